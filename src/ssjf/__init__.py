@@ -1,0 +1,1 @@
+"""Speculative shortest-job-first scheduling for LLM servers."""

@@ -1,0 +1,1 @@
+"""The command line: the only room that knows every other one, and builds objects from settings."""

@@ -1,0 +1,34 @@
+"""The command `ssjf`: collects the subcommands and turns deliberate errors into one line and an exit code.
+
+Exit codes: 0 done, 1 it ran and failed, 2 bad input or usage.
+"""
+
+import sys
+
+import typer
+
+from ssjf.errors import SSJFError, UserError
+
+app = typer.Typer(
+    name="ssjf",
+    help="Speculative shortest-job-first scheduling for LLM servers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        app()
+    except UserError as error:
+        print(f"ssjf: {error}", file=sys.stderr)  # noqa: T201 - the command's own voice
+        sys.exit(2)
+    except SSJFError as error:
+        print(f"ssjf: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

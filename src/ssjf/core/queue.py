@@ -1,0 +1,118 @@
+"""The waiting queue: which job is next?
+
+Laws of this file:
+1. Order is (tier, policy key, arrival time, sequence). Removed jobs are never served.
+2. A heap entry is live only while its ticket equals its job's; every push bumps the ticket, every removal voids it.
+   The ticket never takes part in the order.
+3. With `max_wait_s`: once a job has waited that long, no later arrival leaves before it, whatever its tier or key.
+
+The queue does not know about slots, running jobs or clocks.
+"""
+
+from heapq import heapify, heappop, heappush
+
+from ssjf.core.types import Job, Policy
+
+_COMPACT_MIN = 64  # below this many heap entries, stale ones are not worth clearing out
+
+
+class WaitingQueue:
+    """Jobs in policy order, with removal and a bound on starvation.
+
+    Keys that stand still are kept in a heap (push and pop O(log n), removal O(1) amortised); keys that move with
+    time are looked at anew for each pop (O(n)).
+
+    Args:
+        policy: the order.
+        max_wait_s: serve the oldest first once it waited this long; None for no bound.
+    """
+
+    def __init__(self, policy: Policy, *, max_wait_s: float | None = None) -> None:
+        if max_wait_s is not None and not max_wait_s >= 0:
+            raise ValueError(f"max_wait_s must be at least 0, not {max_wait_s}")
+        self._policy = policy
+        self._static = policy.static
+        self._max_wait_s = max_wait_s
+        self._jobs: dict[str, Job] = {}
+        self._heap: list[tuple[int, float, float, int, int, Job]] = []
+        self._by_age: list[tuple[float, int, int, Job]] = []  # kept only where max_wait_s asks for it
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._jobs
+
+    def push(self, job: Job, now: float) -> None:
+        """Let a job wait. Its request id must not be waiting already."""
+        request = job.request
+        assert request.request_id not in self._jobs, f"{request.request_id} waits already"
+        self._jobs[request.request_id] = job
+        job.ticket += 1
+        if self._static:
+            key = self._policy.key(job, now)
+            heappush(
+                self._heap,
+                (request.tier, key, request.arrival_time, job.sequence, job.ticket, job),
+            )
+        if self._max_wait_s is not None:
+            heappush(self._by_age, (request.arrival_time, job.sequence, job.ticket, job))
+
+    def pop(self, now: float) -> Job:
+        """Take out the job to serve next. The queue must not be empty."""
+        job = self._next(now)
+        self._forget(job)
+        return job
+
+    def peek(self, now: float) -> Job | None:
+        """The job that `pop` would take, or None when nobody waits."""
+        return self._next(now) if self._jobs else None
+
+    def remove(self, request_id: str) -> Job | None:
+        """Take out one job wherever it stands; None when it does not wait. O(1) amortised."""
+        job = self._jobs.get(request_id)
+        if job is not None:
+            self._forget(job)
+        return job
+
+    def in_order(self, now: float) -> list[Job]:
+        """All waiting jobs in the order of their keys, for display. O(n log n)."""
+        return sorted(self._jobs.values(), key=lambda job: self._rank(job, now))
+
+    def oldest_arrival(self) -> float:
+        """Arrival time of whoever arrived first among the waiting. The queue must not be empty. O(n)."""
+        return min(job.request.arrival_time for job in self._jobs.values())
+
+    def _rank(self, job: Job, now: float) -> tuple[int, float, float, int]:
+        request = job.request
+        return request.tier, self._policy.key(job, now), request.arrival_time, job.sequence
+
+    def _next(self, now: float) -> Job:
+        if self._max_wait_s is not None:
+            oldest = self._oldest()
+            if now - oldest.request.arrival_time >= self._max_wait_s:
+                return oldest
+        if not self._static:
+            return min(self._jobs.values(), key=lambda job: self._rank(job, now))
+        heap = self._heap
+        while True:
+            entry = heap[0]
+            if entry[4] == entry[5].ticket:
+                return entry[5]
+            heappop(heap)
+
+    def _oldest(self) -> Job:
+        heap = self._by_age
+        while heap[0][2] != heap[0][3].ticket:
+            heappop(heap)
+        return heap[0][3]
+
+    def _forget(self, job: Job) -> None:
+        del self._jobs[job.request.request_id]
+        job.ticket += 1
+        if len(self._heap) > _COMPACT_MIN and len(self._heap) > 2 * len(self._jobs):
+            self._heap = [entry for entry in self._heap if entry[4] == entry[5].ticket]
+            heapify(self._heap)
+        if len(self._by_age) > _COMPACT_MIN and len(self._by_age) > 2 * len(self._jobs):
+            self._by_age = [entry for entry in self._by_age if entry[2] == entry[3].ticket]
+            heapify(self._by_age)

@@ -1,0 +1,62 @@
+"""Known service times through the scheduler in virtual time: the linear event loop.
+
+The simulator builds on it, and the gateway's shadow mode asks it what another policy would have given for requests
+that have already been served. It knows neither where service times come from nor what a token is.
+
+Event order at one instant: completions, then arrivals, then dispatch. Times are exact float64: a job starts at the
+time of the event that let it in and finishes at ``start + service_s``; no time slices, no rounding. Where a batch
+ends together, that is the service time of its longest job.
+"""
+
+from collections.abc import Iterable
+from heapq import heappop, heappush
+from math import inf
+
+from ssjf.core.scheduler import Scheduler
+from ssjf.core.types import Job
+
+
+def replay(jobs: Iterable[tuple[Job, float]], scheduler: Scheduler) -> list[Job]:
+    """Serve (job, service seconds) pairs, sorted by arrival, until none is left.
+
+    Jobs get their `started_at` and `finished_at`; predictions and hence the order are the caller's.
+
+    Args:
+        jobs: in order of arrival; equal arrivals keep the order given.
+        scheduler: an idle one; it brings policy, slots and wait bound.
+
+    Returns:
+        The jobs in the order of service.
+
+    Raises:
+        ValueError: an arrival lies before its predecessor's.
+
+    Cost: O(n log n).
+    """
+    timeline = list(jobs)
+    seconds = {job.request.request_id: service_s for job, service_s in timeline}
+    completions: list[tuple[float, int, str]] = []
+    ends_together = scheduler.batching.ends_together
+    served: list[Job] = []
+    now, coming, total = -inf, 0, len(timeline)
+    while coming < total or completions or scheduler.waiting:
+        done_at = completions[0][0] if completions else inf
+        arrives_at = timeline[coming][0].request.arrival_time if coming < total else inf
+        if arrives_at < now:
+            raise ValueError(f"jobs must come in order of arrival: {arrives_at} after {now}")
+        wakeup = scheduler.wakeup()
+        now = min(done_at, arrives_at, inf if wakeup is None else wakeup)
+        while completions and completions[0][0] == now:
+            scheduler.finish(heappop(completions)[2], now)
+        while coming < total and timeline[coming][0].request.arrival_time == now:
+            scheduler.add(timeline[coming][0], now)
+            coming += 1
+        batch = scheduler.admit(now)
+        if batch and ends_together:
+            longest = max(seconds[job.request.request_id] for job in batch)
+            seconds.update((job.request.request_id, longest) for job in batch)
+        for job in batch:
+            request_id = job.request.request_id
+            heappush(completions, (now + seconds[request_id], job.sequence, request_id))
+        served += batch
+    return served

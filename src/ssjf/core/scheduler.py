@@ -1,0 +1,123 @@
+"""Who enters and who leaves: waiting -> running -> finished | aborted.
+
+Laws of this file:
+1. Time is an argument and never goes back. Nothing here waits, reads a clock, logs or does I/O.
+2. Every job that `add` accepts leaves by exactly one `finish` or `abort`.
+3. `admit` serves in the order of the waiting queue and never exceeds the capacity. With continuous batching and
+   `admit` called after every other call, no slot is idle while somebody waits.
+
+The scheduler does not know what runs a job, how long it will take, or where predictions come from.
+"""
+
+from ssjf.core.batching import Batching, Continuous
+from ssjf.core.capacity import Slots
+from ssjf.core.queue import WaitingQueue
+from ssjf.core.types import Job, Policy, Status
+from ssjf.errors import QueueFull
+
+_CONTINUOUS = Continuous()
+
+
+class Scheduler:
+    """The state machine that every host with a queue of its own drives.
+
+    Args:
+        policy: the order of service.
+        slots: the room for running jobs; the host may resize it at any time.
+        batching: when waiting jobs may enter free slots.
+        max_waiting: how many jobs may wait before `add` rejects; None for no limit.
+        max_wait_s: the starvation bound, see `WaitingQueue`.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        slots: Slots,
+        *,
+        batching: Batching = _CONTINUOUS,
+        max_waiting: int | None = None,
+        max_wait_s: float | None = None,
+    ) -> None:
+        self.slots = slots
+        self.batching = batching
+        self.waiting = WaitingQueue(policy, max_wait_s=max_wait_s)
+        self.running: dict[str, Job] = {}
+        self._max_waiting = max_waiting
+        self._next_sequence = 0
+
+    def add(self, job: Job, now: float) -> None:
+        """Accept a job and let it wait.
+
+        Raises:
+            QueueFull: as many jobs wait as may, and no slot is free for this one.
+            ValueError: a live job has the same request id.
+        """
+        request_id = job.request.request_id
+        if request_id in self.running or request_id in self.waiting:
+            raise ValueError(f"request id {request_id!r} is live already")
+        if (
+            self._max_waiting is not None
+            and len(self.waiting) >= self._max_waiting
+            and not (self.slots.fits() and not self.waiting)
+        ):
+            raise QueueFull(f"{len(self.waiting)} requests wait already")
+        job.sequence = self._next_sequence
+        self._next_sequence += 1
+        job.status = Status.WAITING
+        self.waiting.push(job, now)
+
+    def admit(self, now: float) -> list[Job]:
+        """Move jobs from waiting to running while they fit; returns them in the order of service."""
+        admitted: list[Job] = []
+        slots, waiting = self.slots, self.waiting
+        for _ in range(min(len(waiting), self.batching.room(waiting, slots, now))):
+            job = waiting.pop(now)
+            slots.take()
+            job.status = Status.RUNNING
+            job.started_at = now
+            self.running[job.request.request_id] = job
+            admitted.append(job)
+        return admitted
+
+    def finish(self, request_id: str, now: float) -> Job:
+        """A running job is done; its slot is free.
+
+        Raises:
+            KeyError: no job of that id is running.
+        """
+        return self._leave(self.running[request_id], Status.FINISHED, now)
+
+    def abort(self, request_id: str, now: float) -> Job | None:
+        """Give a job up, waiting or running. Idempotent: None when there is no such live job."""
+        job = self.waiting.remove(request_id)
+        if job is None:
+            job = self.running.get(request_id)
+            if job is None:
+                return None
+            return self._leave(job, Status.ABORTED, now)
+        job.status = Status.ABORTED
+        job.finished_at = now
+        return job
+
+    def reprioritize(self, request_id: str, now: float) -> bool:
+        """Put a waiting job where its changed prediction belongs; it keeps its sequence number.
+
+        Returns:
+            Whether such a job waits.
+        """
+        job = self.waiting.remove(request_id)
+        if job is None:
+            return False
+        self.waiting.push(job, now)
+        return True
+
+    def wakeup(self) -> float | None:
+        """The next time at which `admit` could differ without another call; None when only calls change it."""
+        return self.batching.wakeup(self.waiting, self.slots)
+
+    def _leave(self, job: Job, status: Status, now: float) -> Job:
+        del self.running[job.request.request_id]
+        self.slots.release()
+        job.status = status
+        job.finished_at = now
+        return job

@@ -1,0 +1,110 @@
+"""The nouns that every room shares.
+
+This module does not know how a length was predicted, who serves a request, or what time it is. The true output
+length is deliberately absent: it exists only in a simulator's trace.
+"""
+
+import enum
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the client asked; never changes.
+
+    Attributes:
+        request_id: unique among live requests.
+        prompt: rendered text of the prompt or conversation; "" where a trace has none.
+        num_prompt_tokens: exact or estimated length of the prompt in tokens.
+        max_tokens: the client's cap on output tokens, not the truth.
+        arrival_time: seconds on the host's monotonic clock.
+        model: the target model's name.
+        tenant: who pays; "" for nobody in particular.
+        tier: smaller tiers are served strictly before larger ones.
+        deadline: instant on the host's clock by which the answer is wanted.
+    """
+
+    request_id: str
+    prompt: str = ""
+    num_prompt_tokens: int = 0
+    max_tokens: int = 0
+    arrival_time: float
+    model: str = ""
+    tenant: str = ""
+    tier: int = 0
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A predicted output length, always in tokens.
+
+    Attributes:
+        num_output_tokens: the point prediction; may be fractional.
+        quantiles: (level, tokens) pairs, increasing in both.
+        source: which predictor said so, as ``name@version``.
+    """
+
+    num_output_tokens: float
+    quantiles: tuple[tuple[float, float], ...] = ()
+    source: str = ""
+
+
+class Status(enum.Enum):
+    """Where a job is in its life. A job leaves the last three never."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+    ABORTED = "aborted"
+
+
+class Outcome(enum.Enum):
+    """How an accepted request ended; each ends in exactly one."""
+
+    COMPLETED = "completed"  # the engine answered to the end
+    FAILED = "failed"  # the engine or the connection to it broke
+    CANCELLED = "cancelled"  # the client went away
+    EXPIRED = "expired"  # its deadline passed while it waited
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A request while a scheduler has it: waiting, then running.
+
+    Attributes:
+        request: what the client asked.
+        predicted_service_s: service seconds predicted by the host's service model; what policies order by.
+        prediction: where that came from; None when the job went ahead without one.
+        sequence: given once when the scheduler takes the job; breaks ties, survives re-pushes.
+        status: maintained by the scheduler.
+        started_at: when it last left the waiting queue, in the scheduler's time; None while it never ran.
+        finished_at: when it left the scheduler.
+        ticket: heap entries of the waiting queue with another ticket are stale.
+    """
+
+    request: Request
+    predicted_service_s: float = 0.0
+    prediction: Prediction | None = None
+    sequence: int = -1
+    status: Status = Status.WAITING
+    started_at: float | None = None
+    finished_at: float | None = None
+    ticket: int = 0
+
+
+class Policy(Protocol):
+    """Who is served next, and hence who is thrown out?
+
+    A policy is a key: it holds its constants, and neither clock nor state of the queue.
+
+    Attributes:
+        static: the key does not move while the job waits, so a heap may keep it.
+    """
+
+    static: bool
+
+    def key(self, job: Job, now: float) -> float:
+        """The job's place in the order; lower is served first. Pure, finite, never raises."""
+        ...

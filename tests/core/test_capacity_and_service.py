@@ -1,0 +1,41 @@
+import pytest
+
+from ssjf.core.capacity import Slots
+from ssjf.core.service import LinearServiceModel
+
+
+def test_slots_fit_until_all_are_taken() -> None:
+    slots = Slots(2)
+    slots.take()
+    assert slots.fits()
+    slots.take()
+    assert not slots.fits()
+    slots.release()
+    assert slots.fits()
+
+
+def test_slots_that_shrink_below_what_runs_let_nobody_in_until_enough_have_left() -> None:
+    slots = Slots(3)
+    for _ in range(3):
+        slots.take()
+    slots.resize(1)
+    for _ in range(2):
+        slots.release()
+        assert not slots.fits()
+    slots.release()
+    assert slots.fits()
+
+
+@pytest.mark.parametrize("total", [0, -1])
+def test_a_host_without_slots_is_refused(total: int) -> None:
+    with pytest.raises(ValueError, match="at least 1 slot"):
+        Slots(total)
+
+
+def test_the_default_service_model_is_the_papers() -> None:
+    assert LinearServiceModel().seconds(500, 100) == 0.1 + 0.02 * 100
+
+
+def test_input_tokens_count_where_the_model_says_so() -> None:
+    model = LinearServiceModel(base_s=1.0, per_input_token_s=0.5, per_output_token_s=0.25)
+    assert model.seconds(2, 4) == 3.0

@@ -1,0 +1,43 @@
+import math
+
+import pytest
+
+from ssjf.core.policies import FCFS, SSJF, AgedSSJF
+from ssjf.core.types import Job, Request
+
+
+def job(arrival: float, service: float) -> Job:
+    return Job(Request(request_id=f"{arrival}/{service}", arrival_time=arrival), service)
+
+
+def test_fcfs_serves_the_earlier_arrival_whatever_the_sizes() -> None:
+    assert FCFS().key(job(1, 100), now=5) < FCFS().key(job(2, 0.1), now=5)
+
+
+def test_ssjf_serves_the_shorter_prediction_whatever_the_arrivals() -> None:
+    assert SSJF().key(job(2, 0.1), now=5) < SSJF().key(job(1, 100), now=5)
+
+
+@pytest.mark.parametrize(("late_by", "overtakes"), [(9.9, True), (10.1, False)])
+def test_aged_ssjf_lets_short_work_overtake_only_within_the_difference_of_sizes_over_the_rate(
+    late_by: float, overtakes: bool
+) -> None:
+    # 1.5 s against 0.5 s of work at 0.1 s forgiven per second waited: at most 10 s
+    policy = AgedSSJF(rate=0.1)
+    assert (policy.key(job(late_by, 0.5), now=20) < policy.key(job(0, 1.5), now=20)) is overtakes
+
+
+def test_the_static_key_of_ageing_orders_like_the_moving_one() -> None:
+    policy, now = AgedSSJF(rate=0.3), 100.0
+    jobs = [job(a, s) for a, s in [(0, 9), (3, 8), (3, 1), (50, 2), (99, 0.5), (99.5, 30)]]
+
+    def moving(j: Job) -> float:
+        return j.predicted_service_s - 0.3 * (now - j.request.arrival_time)
+
+    assert sorted(jobs, key=lambda j: policy.key(j, now)) == sorted(jobs, key=moving)
+
+
+@pytest.mark.parametrize("rate", [-0.1, math.inf, math.nan])
+def test_a_meaningless_ageing_rate_is_refused(rate: float) -> None:
+    with pytest.raises(ValueError, match="rate must be"):
+        AgedSSJF(rate=rate)
