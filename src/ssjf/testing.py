@@ -81,7 +81,13 @@ def _check_key(policy: Policy, name: str, job: Job) -> None:
 
 def _check_order_of_service(policy: Policy, name: str, slots: int) -> None:
     jobs = sample_jobs(300, seed=2)
-    served = replay(jobs, Scheduler(policy, Slots(slots)))
+    scheduler = Scheduler(policy, Slots(slots))
+    if scheduler.preemptive:
+        finished = replay(jobs, scheduler)
+        assert len(finished) == len(jobs), f"{name} lost a job"
+        assert all(job.finished_at is not None for job in finished), f"{name} left a job unfinished"
+        jobs, scheduler.preemptive = sample_jobs(300, seed=2), False  # and the order in which jobs wait
+    served = replay(jobs, scheduler)
     assert sorted(id(job) for job in served) == sorted(id(job) for job, _ in jobs), f"{name} lost or repeated a job"
     for position, job in enumerate(served):
         now = job.started_at

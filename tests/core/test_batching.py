@@ -7,7 +7,7 @@ from ssjf.core.replay import replay
 from ssjf.core.scheduler import Scheduler
 from tests.conftest import MakeJob
 
-# name: (arrival, service)
+# arrival and service seconds of each job
 WORKLOAD = {"a": (0.0, 4.0), "b": (1.0, 9.0), "c": (2.0, 1.0), "d": (3.0, 2.0)}
 
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from ssjf.core.policies import FCFS, SSJF, AgedSSJF
+from ssjf.core.policies import FCFS, HRRN, SSJF, AgedSSJF
 from ssjf.core.types import Job, Request
 
 
@@ -41,3 +41,13 @@ def test_the_static_key_of_ageing_orders_like_the_moving_one() -> None:
 def test_a_meaningless_ageing_rate_is_refused(rate: float) -> None:
     with pytest.raises(ValueError, match="rate must be"):
         AgedSSJF(rate=rate)
+
+
+def test_hrrn_serves_the_highest_response_ratio() -> None:
+    # at t = 10: (10 - 0) / 5 = 2 waited per second of work against (10 - 8) / 0.5 = 4
+    assert HRRN().key(job(8, 0.5), now=10) < HRRN().key(job(0, 5), now=10)
+    assert HRRN().key(job(8, 0.5), now=8.5) == -1.0
+
+
+def test_hrrn_takes_a_prediction_of_no_work_at_all() -> None:
+    assert math.isfinite(HRRN().key(job(0, 0.0), now=10))

@@ -6,9 +6,9 @@ from tests.conftest import MakeJob
 def test_a_removed_job_is_never_served_even_from_the_head(make_job: MakeJob) -> None:
     queue = WaitingQueue(SSJF(), max_wait_s=5)
     queue.push(make_job("head", service=1), 0)
-    queue.push(make_job("next", service=2), 0)
+    queue.push(make_job("next", arrival=1, service=2), 1)
     queue.remove("head")
-    assert queue.pop(0).request.request_id == "next"
+    assert queue.pop(1).request.request_id == "next"
 
 
 def test_a_job_that_left_and_came_back_is_served_once_by_its_new_key(make_job: MakeJob) -> None:

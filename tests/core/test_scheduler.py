@@ -1,12 +1,12 @@
 import pytest
-from tests.conftest import MakeJob
 
 from ssjf.core.capacity import Slots
-from ssjf.core.policies import FCFS, SSJF
+from ssjf.core.policies import FCFS, PSJF, SRPT, SSJF
 from ssjf.core.replay import replay
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.types import Job, Status
 from ssjf.errors import QueueFull
+from tests.conftest import MakeJob
 
 
 def ids(jobs: list[Job]) -> list[str]:
@@ -142,3 +142,67 @@ def test_the_starvation_bound_serves_the_oldest_once_it_waited_long_enough(make_
 def test_a_meaningless_starvation_bound_is_refused(bound: float) -> None:
     with pytest.raises(ValueError, match="max_wait_s"):
         Scheduler(FCFS(), Slots(1), max_wait_s=bound)
+
+
+def test_a_preempted_job_waits_again_where_its_sequence_number_puts_it(make_job: MakeJob) -> None:
+    scheduler = Scheduler(SSJF(), Slots(1))
+    scheduler.add(make_job("first"), now=0)
+    scheduler.admit(now=0)
+    scheduler.add(make_job("second"), now=0)
+    assert scheduler.preempt("first", now=1).status is Status.WAITING
+    assert ids(scheduler.admit(now=1)) == ["first"]
+
+
+def test_a_shorter_arrival_takes_the_slot_of_the_running_job_that_the_policy_would_serve_last(
+    make_job: MakeJob,
+) -> None:
+    scheduler = Scheduler(PSJF(), Slots(2))
+    for name, service in [("long", 9), ("longer", 10), ("longest", 11)]:
+        scheduler.add(make_job(name, service=service), now=0)
+    scheduler.admit(now=0)
+    scheduler.add(make_job("short", service=1), now=1)
+    assert ids(scheduler.make_way(now=1)) == ["longer"]
+    assert ids(scheduler.admit(now=1)) == ["short"]
+    assert scheduler.make_way(now=1) == []
+    assert len(scheduler.waiting) == 2
+
+
+def test_free_slots_are_used_before_anybody_is_thrown_out(make_job: MakeJob) -> None:
+    scheduler = Scheduler(PSJF(), Slots(2))
+    scheduler.add(make_job("long", service=9), now=0)
+    scheduler.admit(now=0)
+    scheduler.add(make_job("short", service=1), now=1)
+    assert scheduler.make_way(now=1) == []
+    assert ids(scheduler.admit(now=1)) == ["short"]
+
+
+def test_without_a_preemptive_policy_nobody_makes_way(make_job: MakeJob) -> None:
+    scheduler = Scheduler(SSJF(), Slots(1))
+    scheduler.add(make_job("long", service=9), now=0)
+    scheduler.admit(now=0)
+    scheduler.add(make_job("short", service=1), now=1)
+    assert scheduler.make_way(now=1) == []
+
+
+def test_who_waited_beyond_the_bound_is_not_thrown_out(make_job: MakeJob) -> None:
+    scheduler = Scheduler(PSJF(), Slots(1), max_wait_s=5)
+    scheduler.add(make_job("long", arrival=0, service=9), now=0)
+    scheduler.admit(now=0)
+    scheduler.add(make_job("short", arrival=6, service=1), now=6)
+    assert scheduler.victim(now=6) is None
+    assert scheduler.make_way(now=6) == []
+
+
+def test_srpt_resumes_a_preempted_job_where_it_stopped(make_job: MakeJob) -> None:
+    # at t = 4 "long" has 6 s left against 3 s of "short"; at t = 5 "late" (2.5) does not beat the 2 s left of "short"
+    jobs = [
+        (make_job("long", arrival=0, service=10), 10.0),
+        (make_job("short", arrival=4, service=3), 3.0),
+        (make_job("late", arrival=5, service=2.5), 2.5),
+    ]
+    served = replay(jobs, Scheduler(SRPT(), Slots(1)))
+    assert [(j.request.request_id, j.started_at, j.finished_at) for j in served] == [
+        ("long", 0, 15.5),
+        ("short", 4, 7),
+        ("late", 7, 9.5),
+    ]

@@ -77,13 +77,14 @@ class WaitingQueue:
 
     def in_order(self, now: float) -> list[Job]:
         """All waiting jobs in the order of their keys, for display. O(n log n)."""
-        return sorted(self._jobs.values(), key=lambda job: self._rank(job, now))
+        return sorted(self._jobs.values(), key=lambda job: self.rank(job, now))
 
     def oldest_arrival(self) -> float:
         """Arrival time of whoever arrived first among the waiting. The queue must not be empty. O(n)."""
         return min(job.request.arrival_time for job in self._jobs.values())
 
-    def _rank(self, job: Job, now: float) -> tuple[int, float, float, int]:
+    def rank(self, job: Job, now: float) -> tuple[int, float, float, int]:
+        """The job's place in the order, for any job of this policy: lower is served first and thrown out last."""
         request = job.request
         return request.tier, self._policy.key(job, now), request.arrival_time, job.sequence
 
@@ -93,7 +94,7 @@ class WaitingQueue:
             if now - oldest.request.arrival_time >= self._max_wait_s:
                 return oldest
         if not self._static:
-            return min(self._jobs.values(), key=lambda job: self._rank(job, now))
+            return min(self._jobs.values(), key=lambda job: self.rank(job, now))
         heap = self._heap
         while True:
             entry = heap[0]

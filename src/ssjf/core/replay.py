@@ -5,11 +5,12 @@ that have already been served. It knows neither where service times come from no
 
 Event order at one instant: completions, then arrivals, then dispatch. Times are exact float64: a job starts at the
 time of the event that let it in and finishes at ``start + service_s``; no time slices, no rounding. Where a batch
-ends together, that is the service time of its longest job.
+ends together, that is the service time of its longest job. With a preemptive policy, a job that was thrown out
+resumes where it stopped, at no cost.
 """
 
 from collections.abc import Iterable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import inf
 
 from ssjf.core.scheduler import Scheduler
@@ -35,8 +36,9 @@ def replay(jobs: Iterable[tuple[Job, float]], scheduler: Scheduler) -> list[Job]
     """
     timeline = list(jobs)
     seconds = {job.request.request_id: service_s for job, service_s in timeline}
-    completions: list[tuple[float, int, str]] = []
     ends_together = scheduler.batching.ends_together
+    completions: list[tuple[float, int, str]] = []
+    stints = _Stints(scheduler) if scheduler.preemptive else None
     served: list[Job] = []
     now, coming, total = -inf, 0, len(timeline)
     while coming < total or completions or scheduler.waiting:
@@ -51,12 +53,37 @@ def replay(jobs: Iterable[tuple[Job, float]], scheduler: Scheduler) -> list[Job]
         while coming < total and timeline[coming][0].request.arrival_time == now:
             scheduler.add(timeline[coming][0], now)
             coming += 1
+        if stints is not None and stints.make_way(now):
+            completions = [entry for entry in completions if entry[2] in scheduler.running]
+            heapify(completions)
         batch = scheduler.admit(now)
         if batch and ends_together:
             longest = max(seconds[job.request.request_id] for job in batch)
             seconds.update((job.request.request_id, longest) for job in batch)
         for job in batch:
             request_id = job.request.request_id
-            heappush(completions, (now + seconds[request_id], job.sequence, request_id))
-        served += batch
+            heappush(completions, (now + (seconds[request_id] - job.attained_s), job.sequence, request_id))
+        served += batch if stints is None else stints.begin(batch, now)
     return served
+
+
+class _Stints:
+    """Keeps each running job's attained service when jobs may be thrown out and come back."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._began: dict[str, tuple[float, float]] = {}  # request id -> (instant, attained until then)
+
+    def make_way(self, now: float) -> list[Job]:
+        """Bring attained service up to date, then preempt whoever the policy would."""
+        for request_id, job in self._scheduler.running.items():
+            began, attained_s = self._began[request_id]
+            job.attained_s = attained_s + (now - began)
+        return self._scheduler.make_way(now)
+
+    def begin(self, batch: list[Job], now: float) -> list[Job]:
+        """Note who runs from now on; returns those who do for the first time."""
+        newcomers = [job for job in batch if job.request.request_id not in self._began]
+        for job in batch:
+            self._began[job.request.request_id] = (now, job.attained_s)
+        return newcomers

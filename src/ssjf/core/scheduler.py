@@ -1,4 +1,4 @@
-"""Who enters and who leaves: waiting -> running -> finished | aborted.
+"""Who enters and who leaves: waiting <-> running -> finished | aborted.
 
 Laws of this file:
 1. Time is an argument and never goes back. Nothing here waits, reads a clock, logs or does I/O.
@@ -8,6 +8,8 @@ Laws of this file:
 
 The scheduler does not know what runs a job, how long it will take, or where predictions come from.
 """
+
+from collections.abc import Iterable
 
 from ssjf.core.batching import Batching, Continuous
 from ssjf.core.capacity import Slots
@@ -42,6 +44,8 @@ class Scheduler:
         self.batching = batching
         self.waiting = WaitingQueue(policy, max_wait_s=max_wait_s)
         self.running: dict[str, Job] = {}
+        self.preemptive: bool = getattr(policy, "preemptive", False)
+        self._max_wait_s = max_wait_s
         self._max_waiting = max_waiting
         self._next_sequence = 0
 
@@ -74,7 +78,8 @@ class Scheduler:
             job = waiting.pop(now)
             slots.take()
             job.status = Status.RUNNING
-            job.started_at = now
+            if job.started_at is None:
+                job.started_at = now
             self.running[job.request.request_id] = job
             admitted.append(job)
         return admitted
@@ -98,6 +103,50 @@ class Scheduler:
         job.status = Status.ABORTED
         job.finished_at = now
         return job
+
+    def preempt(self, request_id: str, now: float) -> Job:
+        """Send a running job back to wait; it keeps its sequence number.
+
+        Raises:
+            KeyError: no job of that id is running.
+        """
+        job = self.running.pop(request_id)
+        self.slots.release()
+        job.status = Status.WAITING
+        self.waiting.push(job, now)
+        return job
+
+    def victim(self, now: float) -> Job | None:
+        """The running job that the same order would serve last; None when nobody may be thrown out.
+
+        A job that has waited beyond the starvation bound is never thrown out.
+        """
+        candidates: Iterable[Job] = self.running.values()
+        if self._max_wait_s is not None:
+            candidates = [job for job in candidates if now - job.request.arrival_time < self._max_wait_s]
+        return max(candidates, key=lambda job: self.waiting.rank(job, now), default=None)
+
+    def make_way(self, now: float) -> list[Job]:
+        """With a preemptive policy, preempt running jobs while better ones wait; call it before `admit`.
+
+        Returns:
+            The preempted jobs; they wait again.
+        """
+        preempted: list[Job] = []
+        entering: list[Job] = []
+        waiting, rank = self.waiting, self.waiting.rank
+        while self.preemptive and waiting:
+            head = waiting.pop(now)
+            entering.append(head)
+            if self.slots.total - self.slots.taken >= len(entering):
+                continue  # a slot is free for it
+            victim = self.victim(now)
+            if victim is None or rank(victim, now) < rank(head, now):
+                break
+            preempted.append(self.preempt(victim.request.request_id, now))
+        for job in entering:
+            waiting.push(job, now)
+        return preempted
 
     def reprioritize(self, request_id: str, now: float) -> bool:
         """Put a waiting job where its changed prediction belongs; it keeps its sequence number.

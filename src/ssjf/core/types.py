@@ -79,8 +79,9 @@ class Job:
         prediction: where that came from; None when the job went ahead without one.
         sequence: given once when the scheduler takes the job; breaks ties, survives re-pushes.
         status: maintained by the scheduler.
-        started_at: when it last left the waiting queue, in the scheduler's time; None while it never ran.
+        started_at: when it first left the waiting queue; None while it never ran.
         finished_at: when it left the scheduler.
+        attained_s: service seconds received so far, kept by hosts that preempt; 0 elsewhere.
         ticket: heap entries of the waiting queue with another ticket are stale.
     """
 
@@ -91,13 +92,16 @@ class Job:
     status: Status = Status.WAITING
     started_at: float | None = None
     finished_at: float | None = None
+    attained_s: float = 0.0
     ticket: int = 0
 
 
 class Policy(Protocol):
     """Who is served next, and hence who is thrown out?
 
-    A policy is a key: it holds its constants, and neither clock nor state of the queue.
+    A policy is a key: it holds its constants, and neither clock nor state of the queue. A policy class may set
+    ``preemptive = True``: then hosts that can preempt let a waiting job take the slot of a running one whose key is
+    worse.
 
     Attributes:
         static: the key does not move while the job waits, so a heap may keep it.

@@ -1,0 +1,60 @@
+# Every target that needs the environment makes it first; running one twice is cheap.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt
+
+.PHONY: install demo test lint serve clean
+.PHONY: help
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo     measure shortest-first against first-come-first-served on this machine (about 5 minutes)"
+	@echo "make test     lint, types and the whole test suite"
+	@echo "make serve    an OpenAI-compatible server with the bundled model on http://127.0.0.1:8080"
+	@echo "make install  the environment with everything for development, training included"
+	@echo "make lint     formatting, style, types and the direction of imports only"
+	@echo "make clean    remove the environment and all results"
+
+# --- environments: each stamp depends on what it installs from -----------------------------------------------------
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("ssjf needs Python 3.11 or newer; run make PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
+	@echo "--- making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.stamp-run: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "--- installing ssjf with its engine and pictures (about 100 MB; no torch)"
+	@$(PIP) -e '.[engine,plot]'
+	@touch $@
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp-run
+	@echo "--- installing the tools for tests and checks"
+	@$(PIP) -e '.[engine,plot,parquet,dev]'
+	@touch $@
+
+$(VENV)/.stamp-train: $(VENV)/.stamp-dev
+	@echo "--- installing what training needs (torch, CPU build: set TORCH_INDEX to the wheel index if yours lacks it)"
+	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch==2.13.0
+	@$(PIP) -e '.[engine,plot,parquet,dev,train]'
+	@touch $@
+
+install: $(VENV)/.stamp-train
+
+# --- the work -------------------------------------------------------------------------------------------------------
+demo: $(VENV)/.stamp-run
+	@$(BIN)/ssjf demo --out out/demo
+
+serve: $(VENV)/.stamp-run
+	@$(BIN)/ssjf serve
+
+lint: $(VENV)/.stamp-dev
+	@$(BIN)/ruff format --check src tests benchmarks training examples
+	@$(BIN)/ruff check src tests benchmarks training examples
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+test: lint
+	@$(BIN)/pytest
+
+clean:
+	rm -rf $(VENV) out dist

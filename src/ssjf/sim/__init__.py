@@ -1,0 +1,1 @@
+"""Discrete-event simulation: the deployed scheduling core under virtual time."""
