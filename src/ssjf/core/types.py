@@ -64,6 +64,7 @@ class Outcome(enum.Enum):
     """How an accepted request ended; each ends in exactly one."""
 
     COMPLETED = "completed"  # the engine answered to the end
+    REFUSED = "refused"  # the engine answered that the request is wrong (4xx)
     FAILED = "failed"  # the engine or the connection to it broke
     CANCELLED = "cancelled"  # the client went away
     EXPIRED = "expired"  # its deadline passed while it waited

@@ -1,0 +1,77 @@
+"""`ssjf serve`: the gateway."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssjf.config import ServeSettings, load_settings
+from ssjf.core.types import Policy
+from ssjf.errors import ConfigError
+from ssjf.plugins import make_policy
+
+
+def _help(name: str) -> str:
+    field = ServeSettings.model_fields[name]
+    default = "" if field.default is None else f" [default: {field.default}]"
+    return f"{field.description}{default}"
+
+
+def serve(
+    *,
+    backend: Annotated[str | None, typer.Option(help=_help("backend"))] = None,
+    model: Annotated[str | None, typer.Option(help=_help("model"))] = None,
+    policy: Annotated[str | None, typer.Option(help=_help("policy"))] = None,
+    shadow: Annotated[str | None, typer.Option(help=_help("shadow"))] = None,
+    slots: Annotated[int | None, typer.Option(help=_help("slots"))] = None,
+    host: Annotated[str | None, typer.Option(help=_help("host"))] = None,
+    port: Annotated[int | None, typer.Option(help=_help("port"))] = None,
+    predictor: Annotated[str | None, typer.Option(help=_help("predictor"))] = None,
+    accept_hints: Annotated[bool | None, typer.Option("--accept-hints", help=_help("accept_hints"))] = None,
+    max_waiting: Annotated[int | None, typer.Option(help=_help("max_waiting"))] = None,
+    max_wait_s: Annotated[float | None, typer.Option(help=_help("max_wait_s"))] = None,
+    max_body_mb: Annotated[float | None, typer.Option(help=_help("max_body_mb"))] = None,
+    predict_budget_ms: Annotated[float | None, typer.Option(help=_help("predict_budget_ms"))] = None,
+    drain_s: Annotated[float | None, typer.Option(help=_help("drain_s"))] = None,
+) -> None:
+    """Serve OpenAI-compatible requests, shortest predicted answer first, before any engine.
+
+    Every option can also be set in the environment, for example SSJF_POLICY=ssjf.
+    """
+    settings = load_settings(**locals())
+    if settings.backend is not None and settings.model is not None:
+        raise ConfigError("--model is for the embedded engine; with --backend the engine has its own")
+
+    from ssjf.gateway import serve as gateway  # noqa: PLC0415 - heavy
+    from ssjf.predict.artefact import load_predictor  # noqa: PLC0415
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    code = gateway.serve(
+        settings,
+        policy=_policy(settings.policy),
+        shadow=None if settings.shadow is None else _policy(settings.shadow),
+        predictor=load_predictor(settings.predictor),
+        engine_command=_engine_command(settings) if settings.backend is None else None,
+    )
+    raise typer.Exit(code)
+
+
+def _policy(spec: str) -> Callable[[], Policy]:
+    """A factory of the policy, tried once so that a bad name fails before anything starts."""
+    if spec.partition(":")[0] == "sjf":
+        raise ConfigError("policy 'sjf' knows the true lengths, which a server cannot; use ssjf, or ssjf with hints")
+    if getattr(make_policy(spec), "preemptive", False):
+        raise ConfigError(f"policy {spec!r} preempts running requests, which a gateway cannot; it works in simulations")
+    return lambda: make_policy(spec)
+
+
+def _engine_command(settings: ServeSettings) -> Callable[[Path], Sequence[str]]:
+    def command(socket: Path) -> Sequence[str]:
+        words = [sys.executable, "-m", "ssjf", "engine", "--max-num-seqs", str(settings.slots), "--uds", str(socket)]
+        words += ["--exit-with-parent"]
+        return words if settings.model is None else [*words, "--model", settings.model]
+
+    return command

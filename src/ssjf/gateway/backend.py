@@ -1,0 +1,151 @@
+"""One OpenAI-compatible engine over HTTP: embedded or not, local socket or network.
+
+It sends and receives; it knows neither queues nor predictions.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import aiohttp
+import orjson
+
+from ssjf.errors import BackendError, ConfigError
+
+# what belongs to one hop of a connection and is never passed on (RFC 9110, section 7.6.1), or is ours to set
+_NOT_FORWARDED = {
+    b"connection",
+    b"keep-alive",
+    b"proxy-authenticate",
+    b"proxy-authorization",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
+    b"host",
+    b"content-length",
+    b"accept-encoding",
+}
+_OWN_PREFIX = b"x-ssjf-"
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+def forwardable(headers: Headers) -> list[tuple[str, str]]:
+    """The headers that may pass from one hop to the next."""
+    return [
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in headers
+        if name.lower() not in _NOT_FORWARDED and not name.lower().startswith(_OWN_PREFIX)
+    ]
+
+
+class HTTPBackend:
+    """An engine behind a URL.
+
+    Args:
+        url: ``http://host:port`` (a trailing ``/v1`` is understood) or ``unix:/path/to/socket``.
+        connect_timeout_s: for a connection to be made.
+        read_timeout_s: between two pieces of an answer.
+
+    Raises:
+        ConfigError: it is no such URL.
+    """
+
+    def __init__(self, url: str, *, connect_timeout_s: float = 10.0, read_timeout_s: float = 600.0) -> None:
+        self.url = url
+        self._socket: str | None = None
+        if url.startswith("unix:"):
+            self._socket, self._base = url.removeprefix("unix:"), "http://engine"
+        elif url.startswith(("http://", "https://")):
+            self._base = url.rstrip("/").removesuffix("/v1")
+        else:
+            raise ConfigError(f"backend {url!r} must be http://HOST:PORT, https://HOST or unix:/path/to/socket")
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s, sock_read=read_timeout_s)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Make the connection pool; connections are made when they are needed."""
+        connector: aiohttp.BaseConnector
+        if self._socket is None:
+            connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=60)
+        else:
+            connector = aiohttp.UnixConnector(self._socket, limit=0)
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=self._timeout,
+            auto_decompress=False,
+            skip_auto_headers=("User-Agent", "Accept-Encoding"),
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+
+    @contextlib.asynccontextmanager
+    async def request(
+        self, method: str, path: str, *, headers: list[tuple[str, str]] | None = None, body: bytes | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request; yields the response when its headers are there. Leaving early closes the connection.
+
+        Raises:
+            BackendError: the engine cannot be reached or does not speak HTTP.
+        """
+        assert self._session is not None, "open() comes first"
+        try:
+            response = await self._session.request(
+                method, self._base + path, data=body, headers=headers, allow_redirects=False
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise BackendError(f"the engine does not answer ({type(error).__name__})") from error
+        try:
+            yield response
+        except BaseException:
+            response.close()  # the engine notices that nobody listens any more
+            raise
+        finally:
+            response.release()
+
+    async def json(self, path: str) -> Any:
+        """GET a JSON document.
+
+        Raises:
+            BackendError: the engine did not answer with one.
+        """
+        async with self.request("GET", path) as response:
+            try:
+                payload = await response.read()
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise BackendError(f"the engine broke off ({type(error).__name__})") from error
+        if response.status != 200:
+            raise BackendError(f"the engine answered {path} with status {response.status}")
+        try:
+            return orjson.loads(payload)
+        except orjson.JSONDecodeError:
+            raise BackendError(f"the engine answered {path} with something that is not JSON") from None
+
+    async def models(self) -> list[dict[str, Any]]:
+        """The entries of the engine's /v1/models.
+
+        Raises:
+            BackendError: it has no such list.
+        """
+        listing = await self.json("/v1/models")
+        entries = listing.get("data") if isinstance(listing, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(e, dict) and "id" in e for e in entries):
+            raise BackendError("the engine answered /v1/models with something that is not a list of models")
+        return entries
+
+    async def healthy(self) -> bool:
+        """Whether the engine says that it is ready, on /health or, where there is none, on /v1/models."""
+        for path in ("/health", "/v1/models"):
+            try:
+                async with self.request("GET", path) as response:
+                    if response.status == 200:
+                        return True
+                    if response.status not in (404, 405):
+                        return False
+            except BackendError:
+                return False
+        return False

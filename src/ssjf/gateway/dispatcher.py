@@ -1,0 +1,166 @@
+"""Who waits, who runs: the scheduling core under a real clock.
+
+Law of this file: `pump` is synchronous. Nothing is awaited between a decision and the change of state that it asks
+for, so there are no locks, and every accepted exchange ends in exactly one outcome.
+
+The dispatcher does not know HTTP, bodies or backends.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from ssjf.core.scheduler import Scheduler
+from ssjf.core.service import MeasuredServiceModel
+from ssjf.core.types import Job, Outcome, Prediction
+from ssjf.gateway.forecast import Forecaster
+from ssjf.gateway.incoming import Incoming
+from ssjf.gateway.shadow import Shadow
+from ssjf.gateway.telemetry import Telemetry
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """One accepted request, from acceptance to its outcome.
+
+    Attributes:
+        incoming: what was asked.
+        job: its place in the scheduler.
+        admitted: done when its slot is free.
+        decided_by: the prediction that its place in the queue came from; None where it never had to wait.
+        first_token_at: when the first token came, on the monotonic clock.
+        num_prompt_tokens, num_output_tokens: the true lengths, as soon as they are known.
+    """
+
+    incoming: Incoming
+    job: Job
+    admitted: asyncio.Future[None]
+    decided_by: Prediction | None = None
+    first_token_at: float | None = None
+    num_prompt_tokens: int | None = None
+    num_output_tokens: int | None = None
+    ended: bool = field(default=False)
+
+    @property
+    def queued_s(self) -> float:
+        """Seconds from arrival to dispatch."""
+        return (self.job.started_at or time.monotonic()) - self.job.request.arrival_time
+
+
+class Dispatcher:
+    """Drives the scheduler: requests come in, slots free up, predictions arrive late.
+
+    Args:
+        scheduler: waiting and running jobs.
+        forecaster: predicts those who must wait, and scores the others.
+        telemetry: counts everything.
+        shadow: hears of each finished request, to tell what another policy would have given.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, forecaster: Forecaster, telemetry: Telemetry, shadow: Shadow | None = None
+    ) -> None:
+        self._scheduler = scheduler
+        self._forecaster = forecaster
+        self._telemetry = telemetry
+        self._shadow = shadow
+        self._speed = MeasuredServiceModel()
+        self._live: dict[str, Exchange] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        telemetry.watch(scheduler)
+
+    def submit(self, incoming: Incoming) -> Exchange:
+        """Accept a request.
+
+        An idle slot is given at once, without a prediction: it matters only to those who must wait. Who waits has a
+        place from the first instant, by the hint or else by the fallback, and moves when the prediction comes.
+
+        Raises:
+            QueueFull: too many wait already.
+        """
+        now = time.monotonic()
+        request = incoming.request
+        must_wait = not self._scheduler.slots.fits() or len(self._scheduler.waiting) > 0
+        if incoming.hint is not None:
+            prediction = Prediction(incoming.hint, source="hint")
+        else:
+            prediction = self._forecaster.fallback(request)
+        job = Job(request, self._service_s(incoming, prediction), prediction)
+        self._scheduler.add(job, now)
+        exchange = Exchange(incoming, job, asyncio.get_running_loop().create_future())
+        self._live[request.request_id] = exchange
+        self._idle.clear()
+        if must_wait:
+            exchange.decided_by = prediction
+        if incoming.hint is None:
+            self._forecaster.ask(request, lambda answer: self._predicted(exchange, answer))
+        self.pump()
+        return exchange
+
+    def pump(self) -> None:
+        """Let in whom the scheduler lets in."""
+        for job in self._scheduler.admit(time.monotonic()):
+            exchange = self._live[job.request.request_id]
+            self._telemetry.started(exchange.queued_s)
+            if not exchange.admitted.done():  # cancelled when its client has just left
+                exchange.admitted.set_result(None)
+
+    def end(self, exchange: Exchange, outcome: Outcome) -> None:
+        """The exchange is over; its slot or its place in the queue is free. Later calls change nothing."""
+        if exchange.ended:
+            return
+        exchange.ended = True
+        now = time.monotonic()
+        job = exchange.job
+        request_id = job.request.request_id
+        if request_id in self._scheduler.running and outcome is Outcome.COMPLETED:
+            self._scheduler.finish(request_id, now)
+        else:
+            self._scheduler.abort(request_id, now)
+        del self._live[request_id]
+        self._telemetry.ended(exchange, outcome, now)
+        if outcome is Outcome.COMPLETED:
+            self._learn(exchange, now)
+        self.pump()
+        if not self._live:
+            self._idle.set()
+
+    async def wait_until_idle(self) -> None:
+        """Return when nobody waits or runs."""
+        await self._idle.wait()
+
+    @property
+    def num_live(self) -> int:
+        """Accepted requests that have not ended."""
+        return len(self._live)
+
+    def _predicted(self, exchange: Exchange, prediction: Prediction) -> None:
+        cap = exchange.job.request.max_tokens
+        if cap and prediction.num_output_tokens > cap:
+            prediction = Prediction(float(cap), prediction.quantiles, prediction.source)
+        waits = exchange.job.request.request_id in self._scheduler.waiting
+        exchange.job.prediction = prediction
+        if not waits:
+            return  # scored when it ends
+        exchange.decided_by = prediction
+        exchange.job.predicted_service_s = self._service_s(exchange.incoming, prediction)
+        self._scheduler.reprioritize(exchange.job.request.request_id, time.monotonic())
+
+    def _service_s(self, incoming: Incoming, prediction: Prediction) -> float:
+        return self._speed.model().seconds(incoming.request.num_prompt_tokens, prediction.num_output_tokens)
+
+    def _learn(self, exchange: Exchange, now: float) -> None:
+        job, output = exchange.job, exchange.num_output_tokens
+        if output is None or job.started_at is None:
+            return
+        self._speed.observe(
+            num_input_tokens=exchange.num_prompt_tokens or job.request.num_prompt_tokens,
+            num_output_tokens=output,
+            prefill_s=None if exchange.first_token_at is None else exchange.first_token_at - job.started_at,
+            total_s=now - job.started_at,
+        )
+        self._forecaster.observe(job.request, output)
+        if self._shadow is not None:
+            assert job.prediction is not None
+            self._shadow.add(job.request, self._service_s(exchange.incoming, job.prediction), now - job.started_at)

@@ -1,0 +1,125 @@
+"""What a client sent, as far as scheduling needs to know it.
+
+Only what every engine would refuse is refused here; all other fields pass through untouched, unknown ones too.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+
+import orjson
+
+from ssjf.core.types import Request
+from ssjf.errors import RequestError
+from ssjf.openai import JSONObject, parse_json_object, render_messages
+
+HINT_HEADER = "x-ssjf-output-tokens"
+_CHARS_PER_TOKEN = 4  # English text under common vocabularies; only until the engine tells the true count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incoming:
+    """One completion request.
+
+    Attributes:
+        request: what policies and predictors see.
+        path: where it was sent, ``/v1/chat/completions`` or ``/v1/completions``.
+        body: what is sent on, byte for byte the client's but for `stream_options`.
+        stream: the client wants server-sent events.
+        usage_wanted: the client itself asked for the final usage event.
+        hint: the output length that a client with the right to hint gave.
+    """
+
+    request: Request
+    path: str
+    body: bytes
+    stream: bool
+    usage_wanted: bool
+    hint: float | None
+
+
+def parse(path: str, body: bytes, *, request_id: str, hint: str | None) -> Incoming:
+    """Read a request's body; `hint` is the hint header's text where hints are accepted.
+
+    Raises:
+        RequestError: no engine would serve this.
+    """
+    fields = parse_json_object(body)
+    prompt = _prompt(path, fields)
+    stream = fields.get("stream") or False
+    if not isinstance(stream, bool):
+        raise RequestError("'stream' must be true or false", param="stream")
+    model = fields.get("model") or ""
+    if not isinstance(model, str):
+        raise RequestError("'model' must be a string", param="model")
+    options = fields.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise RequestError("'stream_options' must be an object", param="stream_options")
+    usage_wanted = bool(options and options.get("include_usage"))
+    return Incoming(
+        request=Request(
+            request_id=request_id,
+            prompt=prompt,
+            num_prompt_tokens=max(1, len(prompt) // _CHARS_PER_TOKEN),
+            max_tokens=_max_tokens(fields),
+            arrival_time=time.monotonic(),
+            model=model,
+        ),
+        path=path,
+        body=_with_usage(body, fields) if stream and not usage_wanted else body,
+        stream=stream,
+        usage_wanted=usage_wanted,
+        hint=None if hint is None else _parse_hint(hint),
+    )
+
+
+def _prompt(path: str, fields: JSONObject) -> str:
+    """The prompt as text, "" where it is given as token ids."""
+    if path.endswith("/chat/completions"):
+        messages = fields.get("messages")
+        if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+            raise RequestError("'messages' must be a list of objects", param="messages")
+        if not messages:
+            raise RequestError("'messages' must not be empty", param="messages")
+        return render_messages(messages)
+    prompt = fields.get("prompt")
+    if not isinstance(prompt, str | list):
+        raise RequestError("'prompt' must be a string or a list", param="prompt")
+    if not prompt:
+        raise RequestError("'prompt' must not be empty", param="prompt")
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(part for part in prompt if isinstance(part, str))
+
+
+def _max_tokens(fields: JSONObject) -> int:
+    """The client's cap on output tokens; 0 where it gave none."""
+    for name in ("max_completion_tokens", "max_tokens"):
+        value = fields.get(name)
+        if value is None:
+            continue
+        if type(value) is not int or value < 1:
+            raise RequestError(f"'{name}' must be a whole number of at least 1", param=name)
+        return value
+    return 0
+
+
+def _with_usage(body: bytes, fields: JSONObject) -> bytes:
+    """The body with `stream_options.include_usage`, so that the true length can be learned.
+
+    Every other byte stays: the option is spliced in after the opening brace, unless the client gave other options.
+    """
+    if "stream_options" in fields:
+        return orjson.dumps(fields | {"stream_options": (fields["stream_options"] or {}) | {"include_usage": True}})
+    brace = body.index(b"{") + 1
+    return body[:brace] + b'"stream_options":{"include_usage":true},' + body[brace:]
+
+
+def _parse_hint(text: str) -> float:
+    try:
+        tokens = float(text)
+    except ValueError:
+        tokens = math.nan
+    if not 0 <= tokens < math.inf:
+        raise RequestError(f"header {HINT_HEADER} must be a number of tokens, not {text!r}", param=HINT_HEADER)
+    return tokens

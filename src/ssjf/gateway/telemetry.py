@@ -1,0 +1,113 @@
+"""The numbers behind /metrics, in a registry of their own.
+
+This module only counts; it decides nothing.
+"""
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from ssjf.core.scheduler import Scheduler
+from ssjf.core.types import Outcome
+
+if TYPE_CHECKING:
+    from ssjf.gateway.dispatcher import Exchange
+    from ssjf.gateway.shadow import Estimate
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+_RATIOS = (0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 0.9, 1.1, 1.25, 1.5, 2, 3, 5, 10)
+
+
+class Telemetry:
+    """Every metric of one gateway. Names are listed in docs/metrics.md."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._waiting = Gauge("ssjf_requests_waiting", "Requests in the waiting queue.", registry=self.registry)
+        self._running = Gauge("ssjf_requests_running", "Requests that the engine works on.", registry=self.registry)
+        self._slots = Gauge("ssjf_slots", "Requests that may run at once.", registry=self.registry)
+        self._outcomes = Counter(
+            "ssjf_requests", "Accepted requests that ended, by outcome.", ["outcome"], registry=self.registry
+        )
+        self._rejected = Counter(
+            "ssjf_requests_rejected",
+            "Requests that were never accepted, by reason.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._wait = self._histogram("ssjf_queue_seconds", "Arrival to dispatch.", _SECONDS)
+        self._ttft = self._histogram("ssjf_time_to_first_token_seconds", "Arrival to first token.", _SECONDS)
+        self._jct = self._histogram("ssjf_request_duration_seconds", "Arrival to finish.", _SECONDS)
+        self._predicted = self._histogram("ssjf_predicted_output_tokens", "Predicted length of answers.", _TOKENS)
+        self._actual = self._histogram("ssjf_output_tokens", "True length of answers.", _TOKENS)
+        self._ratio = self._histogram("ssjf_prediction_ratio", "Predicted over true length.", _RATIOS)
+        self._fallbacks = Counter(
+            "ssjf_prediction_fallbacks", "Requests without a prediction, by reason.", ["reason"], registry=self.registry
+        )
+        self._restarts = Counter("ssjf_engine_restarts", "Restarts of the embedded engine.", registry=self.registry)
+        self._shadow_own = Gauge(
+            "ssjf_shadow_own_jct_seconds", "Estimated mean completion as served.", registry=self.registry
+        )
+        self._shadow_other = Gauge(
+            "ssjf_shadow_other_jct_seconds",
+            "Estimated mean completion under the shadow policy.",
+            registry=self.registry,
+        )
+        self._shadow_gain = Gauge(
+            "ssjf_shadow_gain_ratio", "Estimated gain of the shadow policy.", registry=self.registry
+        )
+        for outcome in Outcome:
+            self._outcomes.labels(outcome.value)
+
+    def watch(self, scheduler: Scheduler) -> None:
+        """Read the gauges from a scheduler whenever they are asked for."""
+        self._waiting.set_function(lambda: len(scheduler.waiting))
+        self._running.set_function(lambda: len(scheduler.running))
+        self._slots.set_function(lambda: scheduler.slots.total)
+
+    def rejected(self, reason: str) -> None:
+        """A request was turned away before it was accepted."""
+        self._rejected.labels(reason).inc()
+
+    def fallback(self, reason: str) -> None:
+        """A prediction came too late or not at all."""
+        self._fallbacks.labels(reason).inc()
+
+    def engine_restarted(self) -> None:
+        """The embedded engine was started anew."""
+        self._restarts.inc()
+
+    def started(self, queued_s: float) -> None:
+        """A request was dispatched."""
+        self._wait.observe(queued_s)
+
+    def ended(self, exchange: "Exchange", outcome: Outcome, now: float) -> None:
+        """An accepted request has its outcome."""
+        self._outcomes.labels(outcome.value).inc()
+        if outcome is not Outcome.COMPLETED:
+            return
+        arrival = exchange.job.request.arrival_time
+        self._jct.observe(now - arrival)
+        if exchange.first_token_at is not None:
+            self._ttft.observe(exchange.first_token_at - arrival)
+        if exchange.num_output_tokens is None:
+            return
+        self._actual.observe(exchange.num_output_tokens)
+        prediction = exchange.job.prediction
+        if prediction is not None and prediction.source != "fallback":
+            self._predicted.observe(prediction.num_output_tokens)
+            self._ratio.observe(prediction.num_output_tokens / max(1, exchange.num_output_tokens))
+
+    def shadow(self, estimate: "Estimate") -> None:
+        """The shadow policy has been compared anew."""
+        self._shadow_own.set(estimate.own_jct_s)
+        self._shadow_other.set(estimate.other_jct_s)
+        self._shadow_gain.set(estimate.gain)
+
+    def page(self) -> bytes:
+        """Everything in the Prometheus text format."""
+        return generate_latest(self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, text, buckets=buckets, registry=self.registry)

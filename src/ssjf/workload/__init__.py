@@ -1,0 +1,1 @@
+"""What is asked and when: workload files, prompt sets, arrival processes."""

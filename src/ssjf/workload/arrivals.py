@@ -1,0 +1,157 @@
+"""When requests come: arrival processes as values.
+
+None of them knows what is asked. A rate is requests per second; a seed gives the same times everywhere.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssjf.errors import ConfigError
+from ssjf.workload.reader import read_workload
+
+GRAMMAR = "poisson:RATE | gamma:RATE:CV | uniform:RATE | onoff:RATE | burst | trace:FILE[:SCALE]"
+
+_ON_S, _OFF_S = 120.0, 480.0  # one ON-OFF period
+_ON_FACTOR, _OFF_FACTOR = 3.0, 0.5  # of the mean rate; 120 · 3 + 480 · 0.5 = 600
+
+
+class Arrivals(Protocol):
+    """An arrival process."""
+
+    def times(self, count: int, seed: int) -> NDArray[np.float64]:
+        """The first `count` arrival times in seconds, in increasing order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Poisson:
+    """Independent arrivals; gaps are exponential."""
+
+    rate: float
+
+    def times(self, count: int, seed: int) -> NDArray[np.float64]:
+        """The running sum of exponential gaps."""
+        return np.cumsum(np.random.default_rng(seed).exponential(1 / self.rate, count))
+
+
+@dataclass(frozen=True, slots=True)
+class Gamma:
+    """Independent gamma gaps with a coefficient of variation; 1 is Poisson, more is burstier."""
+
+    rate: float
+    cv: float
+
+    def times(self, count: int, seed: int) -> NDArray[np.float64]:
+        """The running sum of gamma gaps."""
+        shape = 1 / self.cv**2
+        return np.cumsum(np.random.default_rng(seed).gamma(shape, 1 / (self.rate * shape), count))
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """One arrival every 1 / rate seconds."""
+
+    rate: float
+
+    def times(self, count: int, seed: int) -> NDArray[np.float64]:
+        """Multiples of the gap; the seed changes nothing."""
+        return np.arange(1, count + 1) / self.rate
+
+
+@dataclass(frozen=True, slots=True)
+class OnOff:
+    """Bursts: 120 s at three times and 480 s at half the mean rate, again and again; Poisson within each."""
+
+    rate: float
+
+    def times(self, count: int, seed: int) -> NDArray[np.float64]:
+        """A unit-rate Poisson process under the exact change of time to the alternating rate."""
+        unit = np.cumsum(np.random.default_rng(seed).exponential(1.0, count))
+        period_s = _ON_S + _OFF_S
+        periods, rest = np.divmod(unit, self.rate * period_s)
+        on_mass = _ON_FACTOR * self.rate * _ON_S
+        within = np.where(
+            rest < on_mass, rest / (_ON_FACTOR * self.rate), _ON_S + (rest - on_mass) / (_OFF_FACTOR * self.rate)
+        )
+        return periods * period_s + within
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """Everybody at once."""
+
+    def times(self, count: int, seed: int) -> NDArray[np.float64]:
+        """All zero."""
+        return np.zeros(count)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trace:
+    """Recorded arrivals, played `scale` times as fast."""
+
+    recorded_s: Sequence[float]
+    scale: float = 1.0
+    name: str = "trace"
+
+    def times(self, count: int, seed: int) -> NDArray[np.float64]:
+        """The first `count` recorded times, from 0; the seed changes nothing.
+
+        Raises:
+            ConfigError: the trace is shorter.
+        """
+        if count > len(self.recorded_s):
+            raise ConfigError(
+                f"{self.name} has {len(self.recorded_s)} arrivals, but {count} are needed; limit the workload"
+            )
+        times = np.sort(np.asarray(self.recorded_s, dtype=np.float64))[:count]
+        return (times - times[:1]) / self.scale
+
+
+def parse_arrivals(spec: str) -> Arrivals:
+    """Build an arrival process from its text, for example ``poisson:2.5`` or ``trace:day.csv.gz:10``.
+
+    Raises:
+        ConfigError: it does not follow the grammar.
+        DataError: the trace cannot be read.
+    """
+    kind, *arguments = spec.split(":")
+    if kind == "trace" and arguments:
+        return _trace(arguments)
+    processes: dict[str, Callable[..., Arrivals]] = {
+        "poisson": Poisson,
+        "gamma": Gamma,
+        "uniform": Uniform,
+        "onoff": OnOff,
+        "burst": Burst,
+    }
+    wanted = {"gamma": 2, "burst": 0}.get(kind, 1)
+    if kind not in processes or len(arguments) != wanted:
+        raise ConfigError(f"arrivals {spec!r}: expected {GRAMMAR}")
+    return processes[kind](*(_positive(spec, argument) for argument in arguments))
+
+
+def _trace(arguments: list[str]) -> Trace:
+    path, scale = ":".join(arguments), 1.0
+    if len(arguments) > 1 and not Path(path).exists():
+        path, scale = ":".join(arguments[:-1]), _positive("trace", arguments[-1])
+    items = read_workload(path)
+    arrivals = [item.arrival_s for item in items if item.arrival_s is not None]
+    if not arrivals:
+        raise ConfigError(f"{path} has no arrival times; name a trace with a column arrival_s")
+    return Trace(arrivals, scale, path)
+
+
+def _positive(spec: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ConfigError(f"arrivals {spec!r}: {text!r} is not a positive number; expected {GRAMMAR}")
+    return value

@@ -1,0 +1,185 @@
+"""Rows of CSV, JSONL, JSON and Parquet files as raw columns, a chunk at a time.
+
+This module knows file formats; it does not know what a column means.
+"""
+
+import csv
+import gzip
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+
+from ssjf.errors import DataError
+
+# Large enough that the work per chunk vanishes beside the work per row, small enough to keep long prompts out of memory.
+_CHUNK_ROWS = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some consecutive rows.
+
+    Attributes:
+        path: the file they stand in.
+        columns: raw values by column name, one for each row: text from CSV, else what JSON or Parquet has; None where
+            a row lacks the column.
+        rows: number of each row in the file, from 0.
+        lines: line of the file that each row ends on, from 1; None where the format has no lines.
+    """
+
+    path: Path
+    columns: dict[str, Sequence[Any]]
+    rows: Sequence[int]
+    lines: Sequence[int] | None
+
+    def error(self, position: int, message: str) -> DataError:
+        """What is wrong with the row at a position of this chunk."""
+        return row_error(self.path, self.rows[position], None if self.lines is None else self.lines[position], message)
+
+
+def row_error(path: Path, row: int, line: int | None, message: str) -> DataError:
+    """What is wrong with a row; rows count from 0, as `index` does in result files."""
+    where = f"row {row}" if line is None else f"row {row} (line {line})"
+    return DataError(f"{path}, {where}: {message}")
+
+
+def read_chunks(path: Path) -> Iterator[Chunk]:
+    """Read a file by its suffix.
+
+    Args:
+        path: ends in .csv, .tsv, .jsonl, .json (a list of objects) or .parquet; .gz may follow.
+
+    Raises:
+        DataError: the file is not what its suffix says; the message names the row where one is at fault.
+    """
+    kind = Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix
+    reader = _READERS.get(kind.lower())
+    if reader is None:
+        raise DataError(f"{path}: the file's name must end in {', '.join(_READERS)}; .gz may follow")
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            yield from reader(path, file)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+
+
+def _read_csv(path: Path, file: IO[bytes], delimiter: str = ",") -> Iterator[Chunk]:
+    csv.field_size_limit(sys.maxsize)  # the default refuses prompts beyond 128 KiB
+    reader = csv.reader(_decoded(path, file), delimiter=delimiter, strict=True)
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    count = 0
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        if not header:
+            raise DataError(f"{path} is empty")
+        repeated = {name for name in header if header.count(name) > 1}
+        if repeated:
+            raise DataError(f"{path} has several columns named {', '.join(sorted(repeated))}")
+        while True:
+            for row in reader:
+                if row:  # a blank line is no row
+                    rows.append(row)
+                    lines.append(reader.line_num)
+                    if len(rows) == _CHUNK_ROWS:
+                        break
+            if not rows:
+                return
+            for offset, row in enumerate(rows):
+                if len(row) != len(header):
+                    message = f"{len(row)} cells under {len(header)} columns"
+                    raise row_error(path, count + offset, lines[offset], message)
+            columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+            yield Chunk(path, dict(columns), range(count, count + len(rows)), lines)
+            count += len(rows)
+            rows, lines = [], []
+    except csv.Error as error:
+        raise row_error(path, count + len(rows), reader.line_num, str(error)) from None
+
+
+def _read_tsv(path: Path, file: IO[bytes]) -> Iterator[Chunk]:
+    return _read_csv(path, file, "\t")
+
+
+def _decoded(path: Path, file: IO[bytes]) -> Iterator[str]:
+    for number, line in enumerate(file, start=1):
+        try:
+            # some spreadsheets begin a file with a byte-order mark
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}, line {number}: not UTF-8 text ({error.reason})") from None
+
+
+def _read_jsonl(path: Path, file: IO[bytes]) -> Iterator[Chunk]:
+    numbered = ((number, line) for number, line in enumerate(file, start=1) if not line.isspace())
+    first = 0
+    while chunk := list(islice(numbered, _CHUNK_ROWS)):
+        lines = [number for number, _ in chunk]
+        objects: list[dict[str, Any]] = []
+        for number, line in chunk:
+            try:
+                value = orjson.loads(line)
+            except orjson.JSONDecodeError as error:
+                raise row_error(path, first + len(objects), number, f"not valid JSON: {error}") from None
+            if not isinstance(value, dict):
+                raise row_error(path, first + len(objects), number, "expected a JSON object")
+            objects.append(value)
+        yield Chunk(path, _columns(objects), range(first, first + len(objects)), lines)
+        first += len(objects)
+
+
+def _read_json(path: Path, file: IO[bytes]) -> Iterator[Chunk]:
+    try:
+        objects = orjson.loads(file.read())
+    except orjson.JSONDecodeError as error:
+        raise DataError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(objects, list):
+        raise DataError(f"{path} must be a JSON list of objects (or one object a line in a .jsonl file)")
+    for row, value in enumerate(objects):
+        if not isinstance(value, dict):
+            raise row_error(path, row, None, "expected a JSON object")
+    if objects:
+        yield Chunk(path, _columns(objects), range(len(objects)), None)
+
+
+def _read_parquet(path: Path, file: IO[bytes]) -> Iterator[Chunk]:
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - an extra
+        import pyarrow.parquet as pq  # noqa: PLC0415
+    except ImportError:
+        raise DataError(f"{path}: reading Parquet needs pyarrow; pip install 'ssjf[parquet]'") from None
+
+    def plain(column: Any) -> list[Any]:
+        # Python's datetimes have no nanoseconds
+        is_instant = pa.types.is_timestamp(column.type)
+        values: list[Any] = (column.cast(pa.timestamp("us", column.type.tz), safe=False) if is_instant else column).to_pylist()
+        return values
+
+    first = 0
+    try:
+        for batch in pq.ParquetFile(pa.BufferReader(file.read())).iter_batches(_CHUNK_ROWS):
+            columns = {name: plain(batch.column(name)) for name in batch.schema.names}
+            yield Chunk(path, dict(columns), range(first, first + batch.num_rows), None)
+            first += batch.num_rows
+    except pa.ArrowException as error:
+        raise DataError(f"{path} is not a Parquet file: {error}") from None
+
+
+def _columns(objects: Sequence[dict[str, Any]]) -> dict[str, Sequence[Any]]:
+    names = dict.fromkeys(name for value in objects for name in value)
+    return {name: [value.get(name) for value in objects] for name in names}
+
+
+_READERS: dict[str, Callable[[Path, IO[bytes]], Iterator[Chunk]]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".jsonl": _read_jsonl,
+    ".json": _read_json,
+    ".parquet": _read_parquet,
+}
