@@ -7,6 +7,8 @@ import sys
 
 import typer
 
+from ssjf.cli.engine import engine
+from ssjf.cli.serve import serve
 from ssjf.errors import SSJFError, UserError
 
 app = typer.Typer(
@@ -16,6 +18,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+for command in (serve, engine):
+    app.command()(command)
 
 
 def main() -> None:

@@ -1,0 +1,89 @@
+"""Whatever a client sends, it gets a 4xx in OpenAI's shape, and the next good request is served."""
+
+from typing import Any
+
+import pytest
+
+from tests.gateway.conftest import MakeStack
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+GOOD = '{"model": "tiny", "messages": [{"role": "user", "content": "hi"}]'
+
+BODIES: list[tuple[str, str, int]] = [
+    (CHAT, "{", 400),
+    (CHAT, "", 400),
+    (CHAT, "[]", 400),
+    (CHAT, "\xff\xfe", 400),
+    (CHAT, '{"model": "tiny", "messages": "hi"}', 400),
+    (CHAT, '{"model": "tiny", "messages": []}', 400),
+    (CHAT, '{"model": "tiny", "messages": ["hi"]}', 400),
+    (CHAT, '{"model": "tiny"}', 400),
+    (CHAT, GOOD + ', "max_tokens": 0}', 400),
+    (CHAT, GOOD + ', "max_tokens": -1}', 400),
+    (CHAT, GOOD + ', "max_tokens": "ten"}', 400),
+    (CHAT, GOOD + ', "max_tokens": true}', 400),
+    (CHAT, GOOD + ', "max_completion_tokens": 1.5}', 400),
+    (CHAT, GOOD + ', "stream": "yes"}', 400),
+    (CHAT, GOOD + ', "temperature": NaN}', 400),
+    (CHAT, GOOD + ', "stream": true, "stream_options": 7}', 400),
+    (CHAT, GOOD.replace('"tiny"', '"unheard-of"') + "}", 404),
+    (CHAT, GOOD.replace('"tiny"', "5") + "}", 400),
+    (TEXT, '{"model": "tiny", "prompt": ""}', 400),
+    (TEXT, '{"model": "tiny", "prompt": []}', 400),
+    (TEXT, '{"model": "tiny", "prompt": 5}', 400),
+    (TEXT, '{"model": "tiny"}', 400),
+]
+
+
+def assert_openai_error(payload: Any) -> None:
+    assert set(payload["error"]) == {"message", "type", "param", "code"}
+    assert payload["error"]["message"]
+
+
+@pytest.mark.parametrize(("path", "body", "status"), BODIES, ids=lambda value: str(value)[:60])
+async def test_a_bad_body_is_refused(make_stack: MakeStack, path: str, body: str, status: int) -> None:
+    async with make_stack(automatic=True) as stack:
+        async with stack.session.post(stack.url + path, data=body.encode("latin-1")) as response:
+            assert response.status == status
+            assert_openai_error(await response.json())
+        assert stack.engine.calls == []
+        async with stack.post() as response:
+            assert response.status == 200
+
+
+@pytest.mark.parametrize("hint", ["many", "-1", "nan", "inf", ""])
+async def test_a_hint_that_is_no_number_of_tokens_is_refused(make_stack: MakeStack, hint: str) -> None:
+    async with (
+        make_stack(automatic=True, accept_hints=True) as stack,
+        stack.post(headers={"x-ssjf-output-tokens": hint}) as response,
+    ):
+        assert response.status == 400
+        assert_openai_error(await response.json())
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_over_the_limit_is_refused(make_stack: MakeStack, chunked: bool) -> None:
+    async with make_stack(automatic=True, max_body_mb=0.01) as stack:
+        body = b'{"prompt": "' + b"x" * 20_000 + b'"}'
+
+        async def pieces() -> Any:
+            yield body
+
+        data = pieces() if chunked else body
+        async with stack.session.post(stack.url + TEXT, data=data) as response:
+            assert response.status == 413
+            assert_openai_error(await response.json())
+        async with stack.post() as response:
+            assert response.status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", CHAT, 405), ("POST", "/v1/nothing", 404), ("GET", "/", 404), ("DELETE", "/v1/models", 405)],
+)
+async def test_unknown_paths_and_methods_are_told_so(
+    make_stack: MakeStack, method: str, path: str, status: int
+) -> None:
+    async with make_stack() as stack, stack.session.request(method, stack.url + path) as response:
+        assert response.status == status
+        assert_openai_error(await response.json())

@@ -1,0 +1,73 @@
+"""Prediction never fails a request and never holds one up."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+from ssjf.core.types import Prediction, Request
+from ssjf.gateway.forecast import Forecaster
+from tests.gateway.conftest import MakeStack, WordCount
+
+
+class Broken:
+    def predict(self, requests: Sequence[Request]) -> list[Prediction]:
+        raise RuntimeError("no idea")
+
+    def observe(self, request: Request, num_output_tokens: int) -> None:
+        raise RuntimeError("nor here")
+
+
+class Nonsense(WordCount):
+    def predict(self, requests: Sequence[Request]) -> list[Prediction]:
+        return [Prediction(float("nan")) for _ in requests]
+
+
+class Hanging(WordCount):
+    def __init__(self) -> None:
+        super().__init__()
+        self.release = threading.Event()
+
+    def predict(self, requests: Sequence[Request]) -> list[Prediction]:
+        self.release.wait(30)
+        return super().predict(requests)
+
+
+async def test_a_predictor_that_raises_costs_nobody_anything(make_stack: MakeStack) -> None:
+    async with make_stack(predictor=Broken(), automatic=True) as stack:
+        answers = await asyncio.gather(*(stack.chat(f"request {i}") for i in range(20)))
+        assert [status for status, _ in answers] == [200] * 20
+        metrics = await stack.settled(requests_running=0)
+        assert metrics['ssjf_prediction_fallbacks_total{reason="error"}'] > 0
+
+
+async def test_nonsense_is_not_believed(make_stack: MakeStack) -> None:
+    async with make_stack(predictor=Nonsense()) as stack:
+        first = stack.chat("first")
+        await stack.engine.call(1)
+        second = stack.chat("second")
+        await stack.settled(requests_waiting=1)
+        stack.engine.calls[0].finish.set()
+        (await stack.engine.call(2)).finish.set()
+        assert [(await first)[0], (await second)[0]] == [200, 200]
+
+
+async def test_a_predictor_that_hangs_is_not_waited_for(make_stack: MakeStack) -> None:
+    predictor = Hanging()
+    async with make_stack(predictor=predictor, predict_budget_ms=1, automatic=True) as stack:
+        answers = await asyncio.gather(*(stack.chat(f"request {i}") for i in range(5)))
+        assert [status for status, _ in answers] == [200] * 5
+        await stack.settled(requests_running=0)
+        while (await stack.metrics()).get('ssjf_prediction_fallbacks_total{reason="late"}', 0) == 0:
+            pass
+        predictor.release.set()
+
+
+async def test_the_fallback_is_the_mean_of_what_was_seen_within_the_clients_cap() -> None:
+    forecaster = Forecaster(WordCount(), budget_s=1, on_failure=lambda _: None)
+    request = Request(request_id="a", arrival_time=0.0, max_tokens=50)
+    assert forecaster.fallback(request).num_output_tokens == 50
+    forecaster.observe(request, 20)
+    assert forecaster.fallback(request).num_output_tokens == 20
+    forecaster.observe(request, 1000)
+    assert 20 < forecaster.fallback(request).num_output_tokens <= 50
+    await forecaster.close()
