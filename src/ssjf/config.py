@@ -20,6 +20,9 @@ class ServeSettings(BaseSettings):
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 for any free one")
     predictor: str = Field("ngram", description="name of a predictor or folder of a trained one")
     accept_hints: bool = Field(default=False, description="clients may give the output length in a header")
+    ignore_max_tokens: bool = Field(
+        default=False, description="predict without the client's max_tokens, for experiments where it is the length"
+    )
     max_waiting: int = Field(10_000, ge=0, description="requests that may wait; more are answered with 429")
     max_wait_s: float | None = Field(None, ge=0, description="once a request waited this long, nobody overtakes it")
     max_body_mb: float = Field(8.0, gt=0, description="larger request bodies are answered with 413")

@@ -24,10 +24,10 @@ def engine(
     exit_with_parent: Annotated[bool, typer.Option(help="end when the process that started this one does")] = False,
 ) -> None:
     """Serve a model with OpenAI's HTTP interface: first come first served, so many at a time."""
-    from ssjf.engine.serve import EngineSettings, serve  # noqa: PLC0415 - heavy
+    from ssjf.engine.serve import EngineSettings, serve
 
     if model is None:
-        from ssjf.engine.bundled_model import BUNDLED_MODEL_NAME, BUNDLED_MODEL_PATH  # noqa: PLC0415
+        from ssjf.engine.bundled_model import BUNDLED_MODEL_NAME, BUNDLED_MODEL_PATH
 
         model, served_model_name = str(BUNDLED_MODEL_PATH), served_model_name or BUNDLED_MODEL_NAME
     serve(

@@ -8,7 +8,11 @@ import sys
 import typer
 
 from ssjf.cli.engine import engine
+from ssjf.cli.replay import replay
+from ssjf.cli.reproduce import reproduce
 from ssjf.cli.serve import serve
+from ssjf.cli.simulate import simulate
+from ssjf.cli.train import train
 from ssjf.errors import SSJFError, UserError
 
 app = typer.Typer(
@@ -19,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (serve, engine):
+for command in (serve, engine, replay, train, simulate, reproduce):
     app.command()(command)
 
 

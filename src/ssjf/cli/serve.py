@@ -31,6 +31,9 @@ def serve(
     port: Annotated[int | None, typer.Option(help=_help("port"))] = None,
     predictor: Annotated[str | None, typer.Option(help=_help("predictor"))] = None,
     accept_hints: Annotated[bool | None, typer.Option("--accept-hints", help=_help("accept_hints"))] = None,
+    ignore_max_tokens: Annotated[
+        bool | None, typer.Option("--ignore-max-tokens", help=_help("ignore_max_tokens"))
+    ] = None,
     max_waiting: Annotated[int | None, typer.Option(help=_help("max_waiting"))] = None,
     max_wait_s: Annotated[float | None, typer.Option(help=_help("max_wait_s"))] = None,
     max_body_mb: Annotated[float | None, typer.Option(help=_help("max_body_mb"))] = None,
@@ -45,8 +48,8 @@ def serve(
     if settings.backend is not None and settings.model is not None:
         raise ConfigError("--model is for the embedded engine; with --backend the engine has its own")
 
-    from ssjf.gateway import serve as gateway  # noqa: PLC0415 - heavy
-    from ssjf.predict.artefact import load_predictor  # noqa: PLC0415
+    from ssjf.gateway import serve as gateway
+    from ssjf.predict.artefact import load_predictor
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     code = gateway.serve(

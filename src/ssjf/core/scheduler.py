@@ -70,11 +70,17 @@ class Scheduler:
         job.status = Status.WAITING
         self.waiting.push(job, now)
 
-    def admit(self, now: float) -> list[Job]:
-        """Move jobs from waiting to running while they fit; returns them in the order of service."""
+    def admit(self, now: float, limit: int | None = None) -> list[Job]:
+        """Move jobs from waiting to running while they fit; returns them in the order of service.
+
+        Args:
+            now: the instant.
+            limit: move at most so many, for hosts where slots are not all that a job needs.
+        """
         admitted: list[Job] = []
         slots, waiting = self.slots, self.waiting
-        for _ in range(min(len(waiting), self.batching.room(waiting, slots, now))):
+        room = min(len(waiting), self.batching.room(waiting, slots, now))
+        for _ in range(room if limit is None else min(room, limit)):
             job = waiting.pop(now)
             slots.take()
             job.status = Status.RUNNING
@@ -121,10 +127,22 @@ class Scheduler:
 
         A job that has waited beyond the starvation bound is never thrown out.
         """
-        candidates: Iterable[Job] = self.running.values()
-        if self._max_wait_s is not None:
-            candidates = [job for job in candidates if now - job.request.arrival_time < self._max_wait_s]
-        return max(candidates, key=lambda job: self.waiting.rank(job, now), default=None)
+        return max(self._evictable(now), key=lambda job: self.waiting.rank(job, now), default=None)
+
+    def victims(self, now: float) -> list[Job]:
+        """All running jobs that may be thrown out, the `victim` first. O(n log n)."""
+        return sorted(self._evictable(now), key=lambda job: self.waiting.rank(job, now), reverse=True)
+
+    def forced_victim(self, now: float) -> Job:
+        """Who leaves when somebody has to, because a resource that all share has run out. Somebody must be running.
+
+        The `victim`; when all have waited beyond the starvation bound, the one that arrived last, for the same order
+        serves the oldest first then.
+        """
+        victim = self.victim(now)
+        if victim is None:
+            victim = max(self.running.values(), key=lambda job: (job.request.arrival_time, job.sequence))
+        return victim
 
     def make_way(self, now: float) -> list[Job]:
         """With a preemptive policy, preempt running jobs while better ones wait; call it before `admit`.
@@ -163,6 +181,11 @@ class Scheduler:
     def wakeup(self) -> float | None:
         """The next time at which `admit` could differ without another call; None when only calls change it."""
         return self.batching.wakeup(self.waiting, self.slots)
+
+    def _evictable(self, now: float) -> Iterable[Job]:
+        if self._max_wait_s is None:
+            return self.running.values()
+        return [job for job in self.running.values() if now - job.request.arrival_time < self._max_wait_s]
 
     def _leave(self, job: Job, status: Status, now: float) -> Job:
         del self.running[job.request.request_id]

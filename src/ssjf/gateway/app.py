@@ -46,6 +46,7 @@ class Gateway:
         telemetry: counts everything.
         engine_state: what is known of the embedded engine, for /healthz; None when the engine is not ours.
         accept_hints: clients may give the output length in a header.
+        ignore_max_tokens: predictions are not to know the clients' caps.
         max_body_bytes: larger bodies are refused.
         draining: no new work is accepted.
     """
@@ -55,6 +56,7 @@ class Gateway:
     telemetry: Telemetry
     engine_state: Callable[[], str] | None = None
     accept_hints: bool = False
+    ignore_max_tokens: bool = False
     max_body_bytes: int = 8 * 2**20
     draining: bool = False
     _models: tuple[float, list[JSONObject]] | None = None
@@ -142,7 +144,13 @@ class _Completions:
             body = await _read_body(receive, headers, gateway.max_body_bytes)
             hint = headers.get(HINT_HEADER) if gateway.accept_hints else None
             # the scheduler's id is ours: clients may send the same x-request-id twice
-            incoming = parse(scope["path"], body, request_id=secrets.token_hex(8), hint=hint)
+            incoming = parse(
+                scope["path"],
+                body,
+                request_id=secrets.token_hex(8),
+                hint=hint,
+                ignore_max_tokens=gateway.ignore_max_tokens,
+            )
             await gateway.check_model(incoming.request.model)
             exchange = gateway.dispatcher.submit(incoming)
         except _ClientGone:

@@ -38,14 +38,22 @@ class Incoming:
     hint: float | None
 
 
-def parse(path: str, body: bytes, *, request_id: str, hint: str | None) -> Incoming:
-    """Read a request's body; `hint` is the hint header's text where hints are accepted.
+def parse(path: str, body: bytes, *, request_id: str, hint: str | None, ignore_max_tokens: bool) -> Incoming:
+    """Read a request's body.
+
+    Args:
+        path: where it was sent.
+        body: its bytes.
+        request_id: unique among live requests.
+        hint: the hint header's text where hints are accepted.
+        ignore_max_tokens: predictions are not to know the client's cap.
 
     Raises:
         RequestError: no engine would serve this.
     """
     fields = parse_json_object(body)
     prompt = _prompt(path, fields)
+    max_tokens = _max_tokens(fields)
     stream = fields.get("stream") or False
     if not isinstance(stream, bool):
         raise RequestError("'stream' must be true or false", param="stream")
@@ -61,7 +69,7 @@ def parse(path: str, body: bytes, *, request_id: str, hint: str | None) -> Incom
             request_id=request_id,
             prompt=prompt,
             num_prompt_tokens=max(1, len(prompt) // _CHARS_PER_TOKEN),
-            max_tokens=_max_tokens(fields),
+            max_tokens=0 if ignore_max_tokens else max_tokens,
             arrival_time=time.monotonic(),
             model=model,
         ),

@@ -112,6 +112,7 @@ async def running_gateway(
             telemetry=telemetry,
             engine_state=None if child is None else lambda: child.state,
             accept_hints=settings.accept_hints,
+            ignore_max_tokens=settings.ignore_max_tokens,
             max_body_bytes=int(settings.max_body_mb * 2**20),
         )
 

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import orjson
 
 from ssjf.errors import DataError
 
-# Large enough that the work per chunk vanishes beside the work per row, small enough to keep long prompts out of memory.
+# So large that the work per chunk vanishes beside the work per row.
 _CHUNK_ROWS = 8192
 
 
@@ -63,44 +63,46 @@ def read_chunks(path: Path) -> Iterator[Chunk]:
     if reader is None:
         raise DataError(f"{path}: the file's name must end in {', '.join(_READERS)}; .gz may follow")
     try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        with _open(path) as file:
             yield from reader(path, file)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
 
 
+def _open(path: Path) -> IO[bytes]:
+    # gzip files are binary files in all but their declared type
+    return cast("IO[bytes]", gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
 def _read_csv(path: Path, file: IO[bytes], delimiter: str = ",") -> Iterator[Chunk]:
     csv.field_size_limit(sys.maxsize)  # the default refuses prompts beyond 128 KiB
     reader = csv.reader(_decoded(path, file), delimiter=delimiter, strict=True)
-    rows: list[list[str]] = []
-    lines: list[int] = []
     count = 0
     try:
-        header = [name.strip() for name in next(reader, [])]
-        if not header:
-            raise DataError(f"{path} is empty")
-        repeated = {name for name in header if header.count(name) > 1}
-        if repeated:
-            raise DataError(f"{path} has several columns named {', '.join(sorted(repeated))}")
-        while True:
-            for row in reader:
-                if row:  # a blank line is no row
-                    rows.append(row)
-                    lines.append(reader.line_num)
-                    if len(rows) == _CHUNK_ROWS:
-                        break
-            if not rows:
-                return
-            for offset, row in enumerate(rows):
+        header = _header(next(reader, []), path)
+        numbered = ((reader.line_num, row) for row in reader if row)  # a blank line is no row
+        while chunk := list(islice(numbered, _CHUNK_ROWS)):
+            lines, rows = zip(*chunk, strict=True)
+            for line, row in chunk:
                 if len(row) != len(header):
-                    message = f"{len(row)} cells under {len(header)} columns"
-                    raise row_error(path, count + offset, lines[offset], message)
-            columns = dict(zip(header, zip(*rows, strict=True), strict=True))
-            yield Chunk(path, dict(columns), range(count, count + len(rows)), lines)
+                    raise row_error(
+                        path, count + lines.index(line), line, f"{len(row)} cells under {len(header)} columns"
+                    )
+            columns: dict[str, Sequence[Any]] = dict(zip(header, zip(*rows, strict=True), strict=True))
+            yield Chunk(path, columns, range(count, count + len(rows)), lines)
             count += len(rows)
-            rows, lines = [], []
     except csv.Error as error:
-        raise row_error(path, count + len(rows), reader.line_num, str(error)) from None
+        raise DataError(f"{path}, line {reader.line_num}: {error}") from None
+
+
+def _header(cells: list[str], path: Path) -> list[str]:
+    names = [cell.strip() for cell in cells]
+    repeated = {name for name in names if names.count(name) > 1}
+    if not names:
+        raise DataError(f"{path} is empty")
+    if repeated:
+        raise DataError(f"{path} has several columns named {', '.join(sorted(repeated))}")
+    return names
 
 
 def _read_tsv(path: Path, file: IO[bytes]) -> Iterator[Chunk]:
@@ -157,8 +159,9 @@ def _read_parquet(path: Path, file: IO[bytes]) -> Iterator[Chunk]:
 
     def plain(column: Any) -> list[Any]:
         # Python's datetimes have no nanoseconds
-        is_instant = pa.types.is_timestamp(column.type)
-        values: list[Any] = (column.cast(pa.timestamp("us", column.type.tz), safe=False) if is_instant else column).to_pylist()
+        if pa.types.is_timestamp(column.type):
+            column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+        values: list[Any] = column.to_pylist()
         return values
 
     first = 0

@@ -1,0 +1,1 @@
+"""Prediction of output lengths: the seam, the n-gram predictor, its training, its artefacts."""

@@ -1,0 +1,138 @@
+"""Predictors on disk: one folder with `card.json`, for people and for checks, and `weights.npz`.
+
+The card names the family; its class is found through the entry points `ssjf.predictors` and rebuilds the predictor
+from arrays and JSON alone: nothing in the folder is ever executed. This module does not know what the arrays mean.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ssjf.errors import ArtefactError, PluginError, did_you_mean
+from ssjf.plugins import PREDICTORS, find, names
+from ssjf.predict.base import Predictor
+
+CARD, WEIGHTS = "card.json", "weights.npz"
+FORMAT, VERSION = "ssjf-predictor", 1
+
+
+class Saveable(Predictor, Protocol):
+    """A predictor that can be written down; its class also has `restore`, which takes what `state` returns."""
+
+    @property
+    def family(self) -> str:
+        """Its name among the entry points."""
+        ...
+
+    def state(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """Everything learned, as arrays and as JSON."""
+        ...
+
+
+def save_predictor(predictor: Saveable, folder: Path, about: Mapping[str, Any] | None = None) -> None:
+    """Write a predictor with all it has learned, online too; an older artefact in the folder is replaced.
+
+    Args:
+        predictor: what to save.
+        folder: made if it does not exist.
+        about: what else the card tells: data, settings, split, metrics. JSON.
+
+    Raises:
+        ArtefactError: the folder holds other files, or cannot be written.
+    """
+    arrays, state = predictor.state()
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # the stub takes the names for its own keywords
+    weights = buffer.getvalue()
+    card = {
+        "format": FORMAT,
+        "version": VERSION,
+        "family": predictor.family,
+        **(about or {}),
+        "state": state,
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()) and not (folder / CARD).exists():
+            raise ArtefactError(f"{folder} holds other files; name a new or empty folder")
+        # the card comes last: a folder that was half written fails the check of its weights
+        _replace(folder / WEIGHTS, weights)
+        _replace(folder / CARD, json.dumps(card, indent=2).encode() + b"\n")
+    except OSError as error:
+        raise ArtefactError(f"cannot write {folder}: {error.strerror or error}") from None
+
+
+def _replace(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of an artefact.
+
+    Raises:
+        ArtefactError: there is none, or it is not one of ours or of another version.
+    """
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ArtefactError(f"{folder} is no predictor folder: {CARD}: {error.strerror or error}") from None
+    except ValueError:
+        raise ArtefactError(f"{folder / CARD} is damaged: not JSON") from None
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise ArtefactError(f"{folder / CARD} was not written by ssjf train")
+    if card.get("version") != VERSION:
+        raise ArtefactError(f"{folder} is of version {card.get('version')!r}; this ssjf reads {VERSION}: train it anew")
+    return card
+
+
+def read_predictor(folder: Path) -> Predictor:
+    """The predictor in a folder, as it was when it was saved.
+
+    Raises:
+        ArtefactError: the folder is damaged, foreign or of another version.
+    """
+    card = read_card(folder)
+    try:
+        content = (folder / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise ArtefactError(f"{folder} is damaged: {WEIGHTS}: {error.strerror or error}") from None
+    if hashlib.sha256(content).hexdigest() != card.get("weights_sha256"):
+        raise ArtefactError(f"{folder} is damaged: {WEIGHTS} and {CARD} do not belong together")
+    try:
+        family = find(PREDICTORS, str(card.get("family")))
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        predictor: Predictor = family.restore(arrays, card["state"])
+    except PluginError as error:
+        raise ArtefactError(f"{folder} is of an unknown family: {error}") from None
+    except ArtefactError as error:
+        raise ArtefactError(f"{folder} {error}") from None
+    except (AttributeError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise ArtefactError(f"{folder} is damaged: {error!r}") from None
+    return predictor
+
+
+def load_predictor(name_or_path: str) -> Predictor:
+    """A new predictor by the name of its entry point, or a saved one by its folder.
+
+    Raises:
+        PluginError: it is neither, or the plugin cannot be loaded.
+        ArtefactError: the folder is damaged, foreign or of another version.
+    """
+    known = names(PREDICTORS)
+    if name_or_path in known:
+        predictor: Predictor = find(PREDICTORS, name_or_path)()
+        return predictor
+    if Path(name_or_path).is_dir():
+        return read_predictor(Path(name_or_path))
+    raise PluginError(f"no predictor and no folder named {name_or_path!r}; {did_you_mean(name_or_path, known)}")

@@ -1,0 +1,97 @@
+"""How long one iteration of an engine with continuous batching takes.
+
+The four coefficients are an engine's whole description in time: they are fitted by `ssjf calibrate`, kept in a small
+JSON file, and used by the step model of the simulator. This module knows neither schedules nor how they were fitted.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ssjf.core.service import LinearServiceModel
+from ssjf.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCostModel:
+    """Seconds = base + per_prefill · prefill tokens + per_decode · decoding sequences + per_kv · resident KV tokens.
+
+    Attributes:
+        base_s: for every iteration, whatever it does: reading the weights, launching kernels, delivering tokens.
+        per_prefill_token_s: for each prompt token that is computed in it.
+        per_decode_token_s: for each sequence that decodes, which gets it one token.
+        per_kv_token_s: for each token whose keys and values running sequences hold at its end: attention reads them.
+    """
+
+    base_s: float
+    per_prefill_token_s: float
+    per_decode_token_s: float
+    per_kv_token_s: float
+
+    def __post_init__(self) -> None:
+        """Reject coefficients with which time would stand still or run backwards."""
+        values = tuple(asdict(self).values())
+        if not all(math.isfinite(value) and value >= 0 for value in values) or not any(values):
+            raise ValueError(f"cost coefficients must be finite, at least 0 and not all 0: {values}")
+
+    def iteration_s(self, *, prefill_tokens: int, decode_tokens: int, kv_tokens: int) -> float:
+        """Seconds of one iteration."""
+        return (
+            self.base_s
+            + self.per_prefill_token_s * prefill_tokens
+            + self.per_decode_token_s * decode_tokens
+            + self.per_kv_token_s * kv_tokens
+        )
+
+    def service_model(self, *, num_seqs: int, context_tokens: float) -> LinearServiceModel:
+        """What a request costs on a full engine, in seconds of one of its slots: what policies order by.
+
+        With `num_seqs` running, a prompt token holds up all of them, and an output token takes its sequence one
+        iteration, in which the others get theirs. So a request's service seconds are its share of the engine's time
+        times the number of slots, and arrival rate × mean service seconds ÷ slots is the engine's load.
+
+        Args:
+            num_seqs: the reference batch; the engine's `max_num_seqs`.
+            context_tokens: mean context of a running sequence; that of its attention is what makes service linear.
+        """
+        per_decode_token_s = self.per_decode_token_s + self.per_kv_token_s * context_tokens
+        return LinearServiceModel(
+            base_s=0.0,
+            per_input_token_s=num_seqs * self.per_prefill_token_s,
+            per_output_token_s=self.base_s + num_seqs * per_decode_token_s,
+        )
+
+
+def save_cost_model(path: Path, model: StepCostModel, calibration: Mapping[str, Any]) -> None:
+    """Write a model as JSON, with how it was found beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"step_cost_model": asdict(model), "calibration": calibration}
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def load_cost_model(path: Path) -> StepCostModel:
+    """Read a model that `save_cost_model` wrote; files with the coefficients alone do as well.
+
+    Raises:
+        DataError: the file cannot be read, or has not exactly the four coefficients.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cost model {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:  # neither JSON nor UTF-8
+        raise DataError(f"cost model {path} is no JSON file: {error}") from None
+    names = {field.name for field in fields(StepCostModel)}
+    coefficients = document.get("step_cost_model", document) if isinstance(document, dict) else None
+    if not isinstance(coefficients, dict) or set(coefficients) != names:
+        raise DataError(
+            f"cost model {path} must have exactly the coefficients {', '.join(sorted(names))}; `ssjf calibrate` "
+            "writes such files"
+        )
+    try:
+        return StepCostModel(**{name: float(value) for name, value in coefficients.items()})
+    except (TypeError, ValueError) as error:
+        raise DataError(f"cost model {path}: {error}") from None
