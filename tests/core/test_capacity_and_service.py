@@ -1,7 +1,7 @@
 import pytest
 
 from ssjf.core.capacity import Slots
-from ssjf.core.service import LinearServiceModel
+from ssjf.core.service import LinearServiceModel, MeasuredServiceModel
 
 
 def test_slots_fit_until_all_are_taken() -> None:
@@ -39,3 +39,22 @@ def test_the_default_service_model_is_the_papers() -> None:
 def test_input_tokens_count_where_the_model_says_so() -> None:
     model = LinearServiceModel(base_s=1.0, per_input_token_s=0.5, per_output_token_s=0.25)
     assert model.seconds(2, 4) == 3.0
+
+
+def test_a_measured_model_starts_from_its_prior_and_comes_to_what_it_sees() -> None:
+    measured = MeasuredServiceModel()
+    assert measured.model().per_output_token_s == pytest.approx(0.02)
+    for _ in range(1000):
+        measured.observe(num_input_tokens=100, num_output_tokens=51, prefill_s=0.5, total_s=3.0)
+    assert measured.model().per_input_token_s == pytest.approx(0.005, rel=0.01)
+    assert measured.model().per_output_token_s == pytest.approx(0.05, rel=0.01)
+
+
+def test_an_answer_in_one_piece_teaches_the_speed_of_decoding_only() -> None:
+    measured = MeasuredServiceModel()
+    before = measured.model().per_input_token_s
+    for _ in range(1000):
+        measured.observe(num_input_tokens=0, num_output_tokens=11, prefill_s=None, total_s=1.0)
+    measured.observe(num_input_tokens=5, num_output_tokens=1, prefill_s=None, total_s=9.0)
+    assert measured.model().per_input_token_s == before
+    assert measured.model().per_output_token_s == pytest.approx(0.1, rel=0.01)

@@ -29,8 +29,10 @@ def test_a_full_block_needs_another_at_the_next_step() -> None:
     kv = KVBlocks(total=2, block_size=4)
     kv.take(1)
     kv.start_growing(4)
+    assert kv.due == 1
     kv.grow(1)
     assert kv.taken == 2
+    assert kv.due == 0
     assert kv.steps_left(100) == 3  # the second block has room for three more tokens
 
 

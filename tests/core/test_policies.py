@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from ssjf.core.policies import FCFS, HRRN, SSJF, AgedSSJF
+from ssjf.core.policies import EDF, FCFS, HRRN, SSJF, AgedSSJF, Boost
 from ssjf.core.types import Job, Request
 
 
@@ -51,3 +51,20 @@ def test_hrrn_serves_the_highest_response_ratio() -> None:
 
 def test_hrrn_takes_a_prediction_of_no_work_at_all() -> None:
     assert math.isfinite(HRRN().key(job(0, 0.0), now=10))
+
+
+def test_boost_brings_short_jobs_forward_by_a_bounded_time() -> None:
+    boost = Boost(gamma=0.1)
+    # ln(1 / (1 - exp(-0.1·s))) / 0.1: 23.5 s for one second of work, 0.67 s for 28 s
+    assert boost.key(job(100, 1.0), now=0) == pytest.approx(100 - 23.52, abs=0.01)
+    assert boost.key(job(100, 27.4), now=0) == pytest.approx(100 - 0.667, abs=0.01)
+    assert boost.key(job(0, 27.4), now=50) < boost.key(job(50, 1.0), now=50)
+    assert math.isfinite(boost.key(job(0, 0.0), now=0))
+
+
+def test_edf_serves_the_earlier_deadline_and_those_without_one_last_in_order_of_arrival() -> None:
+    def with_deadline(arrival: float, deadline: float | None) -> Job:
+        return Job(Request(request_id="x", arrival_time=arrival, deadline=deadline))
+
+    keys = [EDF().key(with_deadline(*pair), now=9) for pair in ((5, 10.0), (0, 20.0), (1, None), (2, None))]
+    assert keys == sorted(keys)

@@ -81,6 +81,11 @@ class KVBlocks:
         self.taken -= num_blocks
         assert self.taken >= 0
 
+    @property
+    def due(self) -> int:
+        """Blocks that the next step needs for those that grow."""
+        return self._due[self._step]
+
     def start_growing(self, num_tokens: int) -> None:
         """A sequence that holds the blocks of `num_tokens` tokens gets one more token at every step from now on."""
         self._due[(self._step - num_tokens) % self.block_size] += 1

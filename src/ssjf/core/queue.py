@@ -4,14 +4,15 @@ Laws of this file:
 1. Order is (tier, policy key, arrival time, sequence). Removed jobs are never served.
 2. A heap entry is live only while its ticket equals its job's; every push bumps the ticket, every removal voids it.
    The ticket never takes part in the order.
-3. With `max_wait_s`: once a job has waited that long, no later arrival leaves before it, whatever its tier or key.
+3. An adaptive policy's wait limit puts the oldest job of the best waiting tier before the order.
+4. With `max_wait_s`: once a job has waited that long, no later arrival leaves before it, whatever its tier or key.
 
 The queue does not know about slots, running jobs or clocks.
 """
 
 from heapq import heapify, heappop, heappush
 
-from ssjf.core.types import Job, Policy
+from ssjf.core.types import AdaptivePolicy, Job, Policy
 
 _COMPACT_MIN = 64  # below this many heap entries, stale ones are not worth clearing out
 
@@ -33,9 +34,14 @@ class WaitingQueue:
         self._policy = policy
         self._static = policy.static
         self._max_wait_s = max_wait_s
+        self._adaptive = policy if isinstance(policy, AdaptivePolicy) else None
         self._jobs: dict[str, Job] = {}
         self._heap: list[tuple[int, float, float, int, int, Job]] = []
-        self._by_age: list[tuple[float, int, int, Job]] = []  # kept only where max_wait_s asks for it
+        # by arrival, and by tier and arrival; each kept only where somebody asks for it
+        self._by_age: list[tuple[int, float, int, int, Job]] = []
+        self._by_tier: list[tuple[int, float, int, int, Job]] = []
+        in_use = ((self._by_age, max_wait_s is not None), (self._by_tier, self._adaptive is not None))
+        self._aged = [heap for heap, used in in_use if used]
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -56,7 +62,9 @@ class WaitingQueue:
                 (request.tier, key, request.arrival_time, job.sequence, job.ticket, job),
             )
         if self._max_wait_s is not None:
-            heappush(self._by_age, (request.arrival_time, job.sequence, job.ticket, job))
+            heappush(self._by_age, (0, request.arrival_time, job.sequence, job.ticket, job))
+        if self._adaptive is not None:
+            heappush(self._by_tier, (request.tier, request.arrival_time, job.sequence, job.ticket, job))
 
     def pop(self, now: float) -> Job:
         """Take out the job to serve next. The queue must not be empty."""
@@ -90,8 +98,12 @@ class WaitingQueue:
 
     def _next(self, now: float) -> Job:
         if self._max_wait_s is not None:
-            oldest = self._oldest()
+            oldest = _first(self._by_age)
             if now - oldest.request.arrival_time >= self._max_wait_s:
+                return oldest
+        if self._adaptive is not None:
+            oldest = _first(self._by_tier)
+            if now - oldest.request.arrival_time >= self._adaptive.wait_limit_s(oldest, now):
                 return oldest
         if not self._static:
             return min(self._jobs.values(), key=lambda job: self.rank(job, now))
@@ -102,18 +114,21 @@ class WaitingQueue:
                 return entry[5]
             heappop(heap)
 
-    def _oldest(self) -> Job:
-        heap = self._by_age
-        while heap[0][2] != heap[0][3].ticket:
-            heappop(heap)
-        return heap[0][3]
-
     def _forget(self, job: Job) -> None:
         del self._jobs[job.request.request_id]
         job.ticket += 1
-        if len(self._heap) > _COMPACT_MIN and len(self._heap) > 2 * len(self._jobs):
+        num_live = len(self._jobs)
+        if len(self._heap) > _COMPACT_MIN and len(self._heap) > 2 * num_live:
             self._heap = [entry for entry in self._heap if entry[4] == entry[5].ticket]
             heapify(self._heap)
-        if len(self._by_age) > _COMPACT_MIN and len(self._by_age) > 2 * len(self._jobs):
-            self._by_age = [entry for entry in self._by_age if entry[2] == entry[3].ticket]
-            heapify(self._by_age)
+        for heap in self._aged:
+            if len(heap) > _COMPACT_MIN and len(heap) > 2 * num_live:
+                heap[:] = [entry for entry in heap if entry[3] == entry[4].ticket]
+                heapify(heap)
+
+
+def _first(heap: list[tuple[int, float, int, int, Job]]) -> Job:
+    """The first live job of a heap that has one."""
+    while heap[0][3] != heap[0][4].ticket:
+        heappop(heap)
+    return heap[0][4]

@@ -9,12 +9,13 @@ Laws of this file:
 The scheduler does not know what runs a job, how long it will take, or where predictions come from.
 """
 
+import copy
 from collections.abc import Iterable
 
 from ssjf.core.batching import Batching, Continuous
 from ssjf.core.capacity import Slots
 from ssjf.core.queue import WaitingQueue
-from ssjf.core.types import Job, Policy, Status
+from ssjf.core.types import AdaptivePolicy, Job, Policy, Status
 from ssjf.errors import QueueFull
 
 _CONTINUOUS = Continuous()
@@ -24,7 +25,7 @@ class Scheduler:
     """The state machine that every host with a queue of its own drives.
 
     Args:
-        policy: the order of service.
+        policy: the order of service; of one that learns the scheduler keeps a copy of its own, `adaptive`.
         slots: the room for running jobs; the host may resize it at any time.
         batching: when waiting jobs may enter free slots.
         max_waiting: how many jobs may wait before `add` rejects; None for no limit.
@@ -42,7 +43,8 @@ class Scheduler:
     ) -> None:
         self.slots = slots
         self.batching = batching
-        self.waiting = WaitingQueue(policy, max_wait_s=max_wait_s)
+        self.adaptive = copy.deepcopy(policy) if isinstance(policy, AdaptivePolicy) else None
+        self.waiting = WaitingQueue(self.adaptive or policy, max_wait_s=max_wait_s)
         self.running: dict[str, Job] = {}
         self.preemptive: bool = getattr(policy, "preemptive", False)
         self._max_wait_s = max_wait_s
@@ -88,6 +90,8 @@ class Scheduler:
                 job.started_at = now
             self.running[job.request.request_id] = job
             admitted.append(job)
+            if self.adaptive is not None:
+                self.adaptive.started(job, now, slots.total)
         return admitted
 
     def finish(self, request_id: str, now: float) -> Job:
@@ -192,4 +196,6 @@ class Scheduler:
         self.slots.release()
         job.status = status
         job.finished_at = now
+        if self.adaptive is not None and job.started_at is not None:
+            self.adaptive.finished(job, now - job.started_at)
         return job

@@ -6,7 +6,7 @@ length is deliberately absent: it exists only in a simulator's trace.
 
 import enum
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,4 +112,31 @@ class Policy(Protocol):
 
     def key(self, job: Job, now: float) -> float:
         """The job's place in the order; lower is served first. Pure, finite, never raises."""
+        ...
+
+
+@runtime_checkable
+class AdaptivePolicy(Policy, Protocol):
+    """A policy that learns from what happens, and may put the oldest waiting job before its order.
+
+    A scheduler keeps a copy of its own of such a policy, so that what one host learned never leaks into another.
+    """
+
+    def wait_limit_s(self, oldest: Job, now: float) -> float:
+        """How long the oldest waiting job (of the best tier that waits) may wait before it goes first, in seconds.
+
+        May be asked any number of times between two events, and only ever for the oldest.
+        """
+        ...
+
+    def started(self, job: Job, now: float, num_slots: int) -> None:
+        """A job has left the waiting queue to run, on a host of so many slots."""
+        ...
+
+    def finished(self, job: Job, service_s: float) -> None:
+        """A job has ended after so many seconds of service."""
+        ...
+
+    def state(self) -> dict[str, float]:
+        """What the policy goes by at present, for people who watch it: short names and numbers."""
         ...

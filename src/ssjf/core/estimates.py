@@ -1,0 +1,78 @@
+"""What can be learned from finished jobs with little memory: quantiles, and how well predictions rank.
+
+Nothing here decides an order.
+"""
+
+from bisect import bisect_left, insort
+from collections import deque
+
+
+class RunningQuantile:
+    """Quantiles of the most recent values.
+
+    Args:
+        window: how many values count.
+    """
+
+    def __init__(self, window: int = 16_384) -> None:
+        self._window = window
+        self._sorted: list[float] = []
+        self._recent: deque[float] = deque()
+
+    def add(self, value: float) -> None:
+        """Take a value in, and the oldest out when the window is full. O(window) of a memory move."""
+        insort(self._sorted, value)
+        self._recent.append(value)
+        if len(self._recent) > self._window:
+            del self._sorted[bisect_left(self._sorted, self._recent.popleft())]
+
+    def at(self, level: float) -> float:
+        """The value at a level between 0 and 1; 0 before the first one."""
+        return self._sorted[int(level * (len(self._sorted) - 1))] if self._sorted else 0.0
+
+
+class RankingQuality:
+    """How well predictions rank: the share of pairs that they order rightly, ties counting half.
+
+    Each finished job is compared with the ones finished just before it; older comparisons fade.
+
+    Attributes:
+        concordance: 1 for a perfect ranking, .5 for chance, 0 for the reverse.
+        scale: true over predicted service seconds.
+        mean_service_s: of true service.
+
+    Args:
+        memory: how many finished jobs count, roughly.
+    """
+
+    _PEERS = 8
+
+    def __init__(self, memory: int = 150) -> None:
+        self.concordance = 0.5
+        self.scale = 1.0
+        self.mean_service_s = 0.0
+        self._memory = memory
+        self._seen = 0
+        self._weight = self._predicted = self._true = 0.0
+        self._peers: deque[tuple[float, float]] = deque(maxlen=self._PEERS)
+
+    def add(self, predicted_s: float, service_s: float) -> None:
+        """Learn one pair of predicted and true service seconds."""
+        if self._peers:
+            agree = sum(_agreement(predicted_s - p, service_s - s) for p, s in self._peers) / len(self._peers)
+            self._seen += 1
+            # a plain mean over the first jobs, then an exponential one; the prior is chance
+            self.concordance += (agree - self.concordance) / min(self._seen + 8, self._memory)
+        self._peers.append((predicted_s, service_s))
+        fade = 1 - 1 / self._memory
+        self._weight = fade * self._weight + 1
+        self._predicted = fade * self._predicted + predicted_s
+        self._true = fade * self._true + service_s
+        self.mean_service_s = self._true / self._weight
+        if self._predicted > 0:
+            self.scale = self._true / self._predicted
+
+
+def _agreement(predicted_difference: float, true_difference: float) -> float:
+    product = predicted_difference * true_difference
+    return 1.0 if product > 0 else 0.5 if product == 0 else 0.0

@@ -1,0 +1,190 @@
+"""The default policy: most of the gain, FCFS's tail, and no harm from bad predictions."""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from ssjf.core.capacity import Slots
+from ssjf.core.estimates import RankingQuality, RunningQuantile
+from ssjf.core.policies import FCFS, SSJF, Auto
+from ssjf.core.replay import replay
+from ssjf.core.scheduler import Scheduler
+from ssjf.core.shadow import ShadowFCFS
+from ssjf.core.types import Job, Policy, Request
+
+Distort = Callable[[random.Random, float], float]
+
+
+def workload(count: int, *, load: float, slots: int, seed: int, distort: Distort) -> list[tuple[Job, float]]:
+    """Log-normal service times, Poisson arrivals; predictions are the truth, distorted."""
+    rng = random.Random(seed)
+    now, jobs = 0.0, []
+    for index in range(count):
+        service = rng.lognormvariate(0.7, 0.9)
+        now += rng.expovariate(load * slots / math.exp(0.7 + 0.9**2 / 2))
+        jobs.append((Job(Request(request_id=str(index), arrival_time=now), distort(rng, service)), service))
+    return jobs
+
+
+def jcts(policy: Policy, jobs: Sequence[tuple[Job, float]], slots: int) -> list[float]:
+    fresh = [(Job(job.request, job.predicted_service_s), service) for job, service in jobs]
+    replay(fresh, Scheduler(policy, Slots(slots)))
+    return [(job.finished_at or math.nan) - job.request.arrival_time for job, _ in fresh]
+
+
+def percentile(values: Sequence[float], level: float) -> float:
+    return sorted(values)[int(level * (len(values) - 1))]
+
+
+def mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+@pytest.mark.parametrize(("slots", "load"), [(1, 0.9), (8, 0.92)])
+def test_auto_takes_a_good_part_of_the_gain_and_leaves_the_tail_where_fcfs_has_it(slots: int, load: float) -> None:
+    shares, tails, worst = [], [], []
+    for seed in range(3):
+        jobs = workload(8000, load=load, slots=slots, seed=seed, distort=lambda r, s: s * r.lognormvariate(0, 0.6))
+        fcfs, auto = jcts(FCFS(), jobs, slots), jcts(Auto(), jobs, slots)
+        oracle = jcts(SSJF(), [(Job(job.request, service), service) for job, service in jobs], slots)
+        shares.append((mean(fcfs) - mean(auto)) / (mean(fcfs) - mean(oracle)))
+        tails.append(percentile(auto, 0.99) / percentile(fcfs, 0.99))
+        worst.append(max(auto) / max(fcfs))
+    assert mean(shares) > 0.4
+    assert mean(tails) < 1.06
+    assert mean(worst) < 1.12
+
+
+HOSTILE: dict[str, Distort] = {
+    "constant": lambda _, __: 3.0,
+    "random": lambda rng, _: rng.uniform(0.1, 10),
+    "reversed": lambda _, service: 1 / service,
+    "ten times too long": lambda rng, service: 10 * service * rng.lognormvariate(0, 0.6),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("slots", [1, 8])
+def test_after_300_completions_no_prediction_makes_auto_worse_than_fcfs(name: str, slots: int) -> None:
+    means, tails = [], []
+    for seed in range(3):
+        jobs = workload(6000, load=0.9, slots=slots, seed=seed, distort=HOSTILE[name])
+        fcfs, auto = jcts(FCFS(), jobs, slots)[300:], jcts(Auto(), jobs, slots)[300:]
+        means.append(mean(auto) / mean(fcfs))
+        tails.append(percentile(auto, 0.99) / percentile(fcfs, 0.99))
+    assert mean(means) < 1.05
+    assert mean(tails) < 1.05
+
+
+def test_with_predictions_that_say_nothing_the_order_is_that_of_arrival() -> None:
+    jobs = workload(500, load=1.2, slots=1, seed=1, distort=lambda _, __: 1.0)
+    served = replay(jobs, Scheduler(Auto(), Slots(1)))
+    assert [job.sequence for job in served] == list(range(500))
+
+
+def test_trust_comes_back_within_300_completions_when_predictions_turn_good_again() -> None:
+    policy, rng = Auto(), random.Random(2)
+
+    def complete(count: int, distort: Distort) -> None:
+        for _ in range(count):
+            service = rng.lognormvariate(0.7, 0.9)
+            job = Job(Request(request_id="x", arrival_time=0.0), distort(rng, service))
+            policy.finished(job, service)
+
+    complete(1000, HOSTILE["reversed"])
+    assert policy.trust == 0
+    complete(300, lambda r, s: s * r.lognormvariate(0, 0.6))
+    assert policy.trust == 1
+
+
+def test_two_schedulers_never_share_what_a_policy_learned() -> None:
+    policy = Auto()
+    replay(workload(200, load=0.9, slots=1, seed=0, distort=lambda _, s: s), Scheduler(policy, Slots(1)))
+    assert policy.state() == Auto().state()
+
+
+def test_a_scheduler_shows_what_its_policy_goes_by() -> None:
+    scheduler = Scheduler(Auto(), Slots(1))
+    replay(workload(400, load=0.9, slots=1, seed=0, distort=lambda _, s: 2 * s), scheduler)
+    assert scheduler.adaptive is not None
+    state = scheduler.adaptive.state()
+    assert state["concordance"] == pytest.approx(1.0, abs=0.02)
+    assert state["trust"] == 1.0
+    assert state["prediction_scale"] == pytest.approx(0.5, rel=0.01)
+    assert 0 < state["fcfs_p50_jct_s"] < state["fcfs_p99_jct_s"]
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_the_shadow_gives_fcfs_waits_exactly_when_all_lengths_are_known(slots: int) -> None:
+    jobs = workload(400, load=0.95, slots=slots, seed=3, distort=lambda _, __: 1.0)
+    expected = [
+        (job.started_at or 0.0) - job.request.arrival_time for job in replay(jobs, Scheduler(FCFS(), Slots(slots)))
+    ]
+    shadow = ShadowFCFS()
+    shadow.resize(slots)
+    # a real server that served them in quite another order, and is long done with all but the oldest waiting one
+    for index, (job, service) in reversed(list(enumerate(jobs))):
+        job.sequence = index
+        shadow.started(job)
+        shadow.finished(job, service)
+    for (job, _), wait in zip(jobs, expected, strict=True):
+        assert shadow.wait_of(job, now=1e9, scale=1.0) == pytest.approx(wait, abs=1e-9)
+
+
+def test_the_shadow_corrects_itself_when_a_running_job_turns_out_shorter() -> None:
+    shadow = ShadowFCFS()
+    runs = Job(Request(request_id="runs", arrival_time=0.0), 10.0, sequence=0, started_at=0.0)
+    waits = Job(Request(request_id="waits", arrival_time=1.0), 1.0, sequence=1)
+    shadow.started(runs)
+    assert shadow.wait_of(waits, now=1.0, scale=1.0) == 9.0
+    shadow.finished(runs, 4.0)
+    assert shadow.wait_of(waits, now=4.0, scale=1.0) == 3.0
+
+
+def test_the_shadow_follows_the_number_of_slots() -> None:
+    shadow = ShadowFCFS()
+    for index in range(2):
+        job = Job(Request(request_id=str(index), arrival_time=0.0), 10.0, sequence=index, started_at=0.0)
+        shadow.started(job)
+    waits = Job(Request(request_id="waits", arrival_time=0.0), 1.0, sequence=9)
+    assert shadow.wait_of(waits, now=0.0, scale=1.0) == 20.0
+    shadow.resize(2)
+    assert shadow.wait_of(waits, now=0.0, scale=1.0) == 0.0
+
+
+def test_a_job_whose_virtual_slot_is_gone_changes_nothing_but_the_record() -> None:
+    shadow = ShadowFCFS()
+    shadow.resize(2)
+    for index in range(2):
+        shadow.started(Job(Request(request_id=str(index), arrival_time=0.0), 10.0, sequence=index, started_at=0.0))
+    waits = Job(Request(request_id="waits", arrival_time=0.0), 1.0, sequence=9)
+    assert shadow.wait_of(waits, now=0.0, scale=1.0) == 10.0
+    shadow.resize(1)
+    shadow.finished(Job(Request(request_id="1", arrival_time=0.0), 10.0, sequence=1), 4.0)
+    assert shadow.wait_of(waits, now=4.0, scale=1.0) == 10.0
+    assert shadow.jcts.at(1.0) == 4.0
+
+
+def test_quantiles_are_those_of_the_last_values() -> None:
+    quantile = RunningQuantile(window=3)
+    assert quantile.at(0.5) == 0.0
+    for value in (100.0, 1.0, 2.0, 3.0):
+        quantile.add(value)
+    assert [quantile.at(level) for level in (0.0, 0.5, 1.0)] == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("predict", "expected"),
+    [(lambda s: s, 1.0), (lambda s: -s, 0.0), (lambda _: 1.0, 0.5)],
+    ids=["right", "wrong", "tied"],
+)
+def test_ranking_quality_is_the_share_of_pairs_in_the_right_order(
+    predict: Callable[[float], float], expected: float
+) -> None:
+    quality, rng = RankingQuality(memory=100), random.Random(0)
+    for _ in range(2000):
+        service = rng.random()
+        quality.add(predict(service), service)
+    assert quality.concordance == pytest.approx(expected, abs=0.01)
