@@ -1,7 +1,10 @@
 """The bundled model's vocabulary and the marks of its conversations.
 
-Words are cut before byte-pair merging exactly as the engine cuts them for the vocabulary type `PRE_TOKENIZER`, so that
-a prompt has the same tokens in training and in service. The module does not know what is said with the vocabulary.
+Words are cut before byte-pair merging as the engine cuts them for the vocabulary type `PRE_TOKENIZER`, so that a
+question has the same tokens in training and in service. One difference is known: the engine parts a full stop from the
+line break after it. That concerns earlier answers in a conversation, never what the model generates.
+
+The module does not know what is said with the vocabulary.
 """
 
 from collections.abc import Iterable

@@ -1,19 +1,23 @@
 """The settings of `ssjf serve`: flags over environment (`SSJF_...`) over defaults; frozen, strict, no unknown names."""
 
+import os
+
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ssjf.errors import ConfigError
+from ssjf.errors import ConfigError, did_you_mean
+
+_PREFIX = "SSJF_"
 
 
 class ServeSettings(BaseSettings):
     """What one gateway needs to know; each field is a flag and an environment variable of the same name."""
 
-    model_config = SettingsConfigDict(env_prefix="SSJF_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     backend: str | None = Field(None, description="URL of an OpenAI-compatible engine; none starts the embedded one")
     model: str | None = Field(None, description="what the embedded engine loads; none is the bundled model")
-    policy: str = Field("aged-ssjf", description="who is served next, as NAME or NAME:CONSTANT=VALUE")
+    policy: str = Field("auto", description="who is served next, as NAME or NAME:CONSTANT=VALUE")
     shadow: str | None = Field(None, description="a policy to compare with, reordering nothing")
     slots: int = Field(8, ge=1, description="requests that the engine works on at once")
     host: str = Field("127.0.0.1", description="address to listen on")
@@ -34,8 +38,12 @@ def load_settings(**flags: object) -> ServeSettings:
     """Settings from the flags that were given, the environment, and the defaults.
 
     Raises:
-        ConfigError: a value is out of range; the message names it.
+        ConfigError: a value is out of range, or a variable of the environment is no setting; the message names it.
     """
+    known = {_PREFIX + name.upper() for name in ServeSettings.model_fields}
+    for variable in sorted(os.environ):
+        if variable.startswith(_PREFIX) and variable not in known:
+            raise ConfigError(f"environment variable {variable} is no setting; {did_you_mean(variable, known)}")
     try:
         return ServeSettings(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:

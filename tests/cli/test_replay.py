@@ -73,6 +73,7 @@ def test_every_request_is_one_row_and_the_summary_counts_them(server: FakeServer
     ]
     (summary,) = json.loads((workload.parent / "out" / "summary.json").read_text())
     assert (summary["policy"], summary["n"], summary["failed"]) == ("fcfs", 3, 0)
+    assert (workload.parent / "out" / "completion_times.png").stat().st_size > 0
     assert [body["model"] for body in server.bodies] == ["tiny"] * 3, "the first model that the server lists"
 
 
@@ -82,6 +83,14 @@ def test_fixed_output_hints_and_cap_reach_the_server(server: FakeServer, workloa
     assert (asked["first"]["max_tokens"], asked["first"]["ignore_eos"]) == (256, True)
     assert asked["third"]["min_tokens"] == 5
     assert sorted(int(headers["x-ssjf-output-tokens"]) for headers in server.headers) == [3, 5, 256]
+
+
+def test_the_exported_workload_is_the_one_that_was_sent(server: FakeServer, workload: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mooncake.jsonl"
+    result = run(server, workload, "--export", str(path), "--fixed-output", "--max-output-tokens", "256")
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["timestamp"], line["output_length"]) for line in lines] == [(0, 256), (10, 3), (20, 5)]
 
 
 def test_limit_takes_the_first_rows(server: FakeServer, workload: Path) -> None:

@@ -61,6 +61,13 @@ class Stack:
             if all(metrics[f"ssjf_{name}"] == value for name, value in gauges.items()):
                 return metrics
 
+    async def all_predicted(self) -> None:
+        """Wait until everybody who waits has a place of its own: a prediction, no fallback."""
+        live = self.gateway.dispatcher._live.values()
+        async with asyncio.timeout(10):
+            while any(e.decided_by is not None and e.decided_by.source == "fallback" for e in live):
+                await self.metrics()
+
     def post(self, path: str = "/v1/chat/completions", *, headers: dict[str, str] | None = None, **body: Any) -> Any:
         fields = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}]} | body
         return self.session.post(self.url + path, json=fields, headers=headers)
@@ -96,7 +103,7 @@ def make_stack() -> MakeStack:
                     predictor=predictor or WordCount(),
                     engine_command=None,
                 ) as gateway,
-                _listening(gateway) as url,
+                listening(gateway) as url,
                 aiohttp.ClientSession() as session,
             ):
                 yield Stack(url, engine, gateway, session)
@@ -105,7 +112,7 @@ def make_stack() -> MakeStack:
 
 
 @contextlib.asynccontextmanager
-async def _listening(gateway: Gateway) -> AsyncIterator[str]:
+async def listening(gateway: Gateway) -> AsyncIterator[str]:
     config = uvicorn.Config(make_app(gateway), port=0, log_level="error", lifespan="off", ws="none")
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import openai
 import pytest
 
 from tests.gateway.conftest import MakeStack
@@ -75,6 +76,16 @@ async def test_a_body_over_the_limit_is_refused(make_stack: MakeStack, chunked: 
             assert_openai_error(await response.json())
         async with stack.post() as response:
             assert response.status == 200
+
+
+async def test_a_body_of_20_mb_is_refused_and_its_sender_gets_to_know_why(make_stack: MakeStack) -> None:
+    async with make_stack(automatic=True) as stack:
+        client = openai.AsyncOpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0)
+        with pytest.raises(openai.APIStatusError, match="larger than") as error:
+            await client.completions.create(model="tiny", prompt="x" * 20_000_000)
+        assert error.value.status_code == 413
+        assert (await client.completions.create(model="tiny", prompt="x")).usage is not None
+        await client.close()
 
 
 @pytest.mark.parametrize(

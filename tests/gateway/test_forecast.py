@@ -1,6 +1,8 @@
 """Prediction never fails a request and never holds one up."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 
@@ -60,6 +62,84 @@ async def test_a_predictor_that_hangs_is_not_waited_for(make_stack: MakeStack) -
         while (await stack.metrics()).get('ssjf_prediction_fallbacks_total{reason="late"}', 0) == 0:
             pass
         predictor.release.set()
+
+
+async def test_an_answer_that_comes_late_still_helps_who_waits(make_stack: MakeStack) -> None:
+    predictor = Hanging()
+    async with make_stack(predictor=predictor, predict_budget_ms=0) as stack:
+        sent = [stack.chat("runs at once")]
+        await stack.engine.call(1)
+        sent += [stack.chat("a long prompt of many words"), stack.chat("short")]
+        await stack.settled(requests_waiting=2, **{'prediction_fallbacks_total{reason="late"}': 3})
+        predictor.release.set()
+        await stack.all_predicted()
+        for number, prompt in enumerate(["runs at once", "short", "a long prompt of many words"], start=1):
+            call = await stack.engine.call(number)
+            assert call.prompt == prompt
+            call.finish.set()
+        await asyncio.gather(*sent)
+
+
+class Choosy(WordCount):
+    """Fails on one prompt, and cannot learn."""
+
+    def predict(self, requests: Sequence[Request]) -> list[Prediction]:
+        if any(request.prompt == "poison" for request in requests):
+            raise ValueError("poison")
+        return super().predict(requests)
+
+    def observe(self, request: Request, num_output_tokens: int) -> None:
+        raise ValueError("never learns")
+
+
+async def test_one_prompt_that_the_predictor_chokes_on_costs_the_others_nothing() -> None:
+    failures: list[str] = []
+    forecaster = Forecaster(Choosy(), budget_s=10, on_failure=failures.append)
+    answers: asyncio.Queue[float] = asyncio.Queue()
+    for prompt in ("one", "poison", "two words"):
+        request = Request(request_id=prompt, prompt=prompt, arrival_time=0.0)
+        forecaster.observe(request, 1)
+        forecaster.ask(request, lambda prediction: answers.put_nowait(prediction.num_output_tokens))
+    assert [await answers.get(), await answers.get()] == [1, 2]
+    assert failures == ["error"]
+    await forecaster.close()
+
+
+async def test_a_predictor_that_hangs_collects_no_prompts_without_end() -> None:
+    predictor = Hanging()
+    failures: list[str] = []
+    forecaster = Forecaster(predictor, budget_s=10, on_failure=failures.append)
+    request = Request(request_id="a", arrival_time=0.0)
+    for _ in range(5000):
+        forecaster.ask(request, lambda _: None)
+        forecaster.observe(request, 1)
+    assert failures
+    assert len(forecaster._questions) + len(forecaster._lessons) + len(failures) < 5000 + 1001
+    predictor.release.set()
+    await forecaster.close()
+
+
+HANGS_FOR_EVER = """
+import asyncio, threading
+from ssjf.core.types import Request
+from ssjf.gateway.forecast import Forecaster
+class Hanging:
+    def predict(self, requests):
+        started.set()
+        threading.Event().wait()
+started = threading.Event()
+async def main():
+    forecaster = Forecaster(Hanging(), budget_s=0, on_failure=lambda _: None)
+    forecaster.ask(Request(request_id="a", arrival_time=0.0), print)
+    while not started.is_set():
+        await asyncio.sleep(0)
+    await forecaster.close()
+asyncio.run(main())
+"""
+
+
+def test_a_predictor_that_hangs_does_not_keep_the_process_from_ending() -> None:
+    subprocess.run([sys.executable, "-c", HANGS_FOR_EVER], check=True, timeout=60)
 
 
 async def test_the_fallback_is_the_mean_of_what_was_seen_within_the_clients_cap() -> None:

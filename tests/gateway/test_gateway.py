@@ -22,6 +22,7 @@ async def test_the_shortest_predicted_of_those_who_wait_is_served_first(make_sta
         await stack.engine.call(1)
         others = [stack.chat(" ".join([word] * count)) for word, count in [("c", 30), ("a", 1), ("b", 10)]]
         await stack.settled(requests_waiting=3, requests_running=1)
+        await stack.all_predicted()
         prompts = await order_of_service(stack, 1, 4)
         assert [prompt[0] for prompt in prompts] == ["r", "a", "b", "c"]
         assert [status for status, _ in await asyncio.gather(first, *others)] == [200] * 4
@@ -39,6 +40,7 @@ async def test_an_idle_slot_is_given_without_a_prediction_and_who_waits_is_told_
         call = await stack.engine.call(1)
         second = asyncio.create_task(ask("five words are in here"))
         await stack.settled(requests_waiting=1)
+        await stack.all_predicted()
         call.finish.set()
         (await stack.engine.call(2)).finish.set()
         await asyncio.gather(first, second)
@@ -64,6 +66,7 @@ async def test_hints_are_ignored_where_they_are_not_accepted(make_stack: MakeSta
         await stack.engine.call(1)
         others = [stack.chat("many words for a short answer", hint=1), stack.chat("long", hint=1000)]
         await stack.settled(requests_waiting=2)
+        await stack.all_predicted()
         assert (await order_of_service(stack, 1, 3))[1:] == ["long", "many words for a short answer"]
         await asyncio.gather(first, *others)
 

@@ -53,7 +53,7 @@ async def test_records_hold_plan_headers_and_counts_on_one_time_axis(server: Fak
     run = Run("ssjf", seed=3)
     await send_open_loop(server.endpoint, [dataclasses.replace(at(0.02)[0], index=9)], run)
     (record,) = run.records
-    assert (record.policy, record.seed, record.index, record.arrival_s) == ("ssjf", 3, 9, pytest.approx(0.02))
+    assert (record.policy, record.seed, record.index, record.arrival_s) == ("ssjf", 3, 9, 0.02)
     assert (record.input_tokens, record.output_tokens, record.predicted_tokens) == (12, 4, 8.0)
     assert record.start_s == pytest.approx(0.02 + run.lateness_s[0] + 0.25, abs=1e-3)
     assert record.first_token_s is not None

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import statistics
 
 import pytest
@@ -23,13 +24,10 @@ def test_the_card_describes_this_file():
     assert card["measured"]["end_of_sequence_rate"] >= 0.99
 
 
-def test_unseen_prompts_are_answered_at_the_intended_lengths_and_the_answers_end():
-    answers = answer(BUNDLED_MODEL_PATH, generate("demo", 100, 1))
-    assert sum(item.ended for item in answers) >= 99
-    assert (
-        statistics.correlation(
-            [item.num_output_tokens for item in answers], [item.intended_tokens for item in answers], method="ranked"
-        )
-        > 0.9
-    )
-    assert max(item.num_output_tokens for item in answers) > 50 * min(item.num_output_tokens for item in answers)
+def test_unseen_prompts_are_answered_at_about_the_intended_lengths_and_the_answers_end():
+    answers = answer(BUNDLED_MODEL_PATH, generate("demo", 60, 1))
+    assert sum(item.ended for item in answers) >= 59
+    lengths = [item.num_output_tokens for item in answers]
+    intended = [math.log(item.intended_tokens) for item in answers]
+    assert statistics.correlation([math.log(length) for length in lengths], intended) > 0.9
+    assert max(lengths) > 50 * min(lengths)

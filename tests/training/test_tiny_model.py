@@ -176,5 +176,4 @@ def test_the_card_tells_ends_and_lengths():
     figures = summary([measured("a b", 3), measured("a", 2), measured("a" * 500, 400, ended=False, kind="song")])
     assert figures["end_of_sequence_rate"] == pytest.approx(2 / 3)
     assert figures["output_tokens"]["max"] == 500
-    assert figures["share_with_intended_length"] == pytest.approx(1 / 3)
     assert figures["share_exactly_right_by_kind"] == {"song": 0.0, "sum": 0.5}

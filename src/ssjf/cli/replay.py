@@ -125,13 +125,29 @@ def _send(endpoint: "Endpoint", requests: "list[PlannedRequest]", run: "Run") ->
 
 
 def _write(run: "Run", out: Path) -> None:
+    """Write the files and show the figures that matter."""
+    from rich.console import Console
+
     from ssjf.metrics.summary import summarize, write_summary
     from ssjf.metrics.table import JobTable, write_jobs_csv
+    from ssjf.report import figures
 
     out.mkdir(parents=True, exist_ok=True)
     table = JobTable.from_records(sorted(run.records, key=lambda record: record.index))
+    summary = summarize(table)
     write_jobs_csv(out / "jobs.csv", [table])
-    write_summary(out / "summary.json", [summarize(table)])
+    write_summary(out / "summary.json", [summary])
+    console = Console(soft_wrap=True, highlight=False)
+    if not table.completed.any():
+        return
+    console.print(
+        f"seconds to a whole answer: mean {summary['mean_jct_s']:.2f}, p50 {summary['p50_jct_s']:.2f}, "
+        f"p90 {summary['p90_jct_s']:.2f}, p99 {summary['p99_jct_s']:.2f}, max {summary['max_jct_s']:.2f}"
+    )
+    try:
+        figures.save(figures.completion_times({table.policy: table}), out / "completion_times.png")
+    except ConfigError as error:  # a picture is no reason to fail a run that is over
+        console.print(f"no picture: {error}", markup=False)
 
 
 def _show(run: "Run", planned: int, out: Path, *, interrupted: bool) -> None:

@@ -40,7 +40,7 @@ class Delta:
     """What is new of an answer.
 
     Attributes:
-        text: to append; may be empty at the end.
+        text: to append; may be empty.
         num_output_tokens: of the answer so far; the token that ended it counts.
         finish_reason: why it ended; None while it goes on.
     """
@@ -260,7 +260,7 @@ class Engine:
                     self._pipeline.cancel(generation.request_id)
             if output.finish_reason == "ignored":
                 news.append((generation, BackendError("the engine gave the request up: its KV cache is too small")))
-            elif delta.text or delta.finish_reason is not None:
+            else:  # also without text, as vLLM does: whoever measures sees that a token was made
                 news.append((generation, delta))
         return news
 

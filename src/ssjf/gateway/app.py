@@ -1,7 +1,8 @@
 """The gateway's HTTP side: what clients may ask, and how an accepted request runs from acceptance to its outcome.
 
-Law of this file: between `submit` and `end` every path, also one through an exception or a cancellation, passes
-`end` exactly once; so no slot leaks and no request has two outcomes.
+Law of this file: what was accepted by `submit` passes `end`, on every path, also one through an exception or a
+cancellation; only the first pass counts. So no slot leaks and no request has two outcomes. A slot is free as soon as
+the engine has done its part, however slowly the client reads the last bytes.
 """
 
 import asyncio
@@ -9,8 +10,7 @@ import contextlib
 import re
 import secrets
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 import aiohttp
@@ -24,16 +24,22 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ssjf.core.types import Outcome
 from ssjf.errors import BackendError, QueueFull, RequestError
-from ssjf.gateway.backend import HTTPBackend, forwardable
+from ssjf.gateway.backend import EngineUnreachable, HTTPBackend, forwardable
+from ssjf.gateway.child import SupervisedChild
 from ssjf.gateway.dispatcher import Dispatcher, Exchange
-from ssjf.gateway.incoming import HINT_HEADER, Incoming, parse
+from ssjf.gateway.incoming import HINT_HEADER, parse
 from ssjf.gateway.relay import StreamReader, usage_of
 from ssjf.gateway.telemetry import Telemetry
 from ssjf.openai import JSONObject, error_body, request_error_body, sse_event
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _MODELS_FRESH_S = 30.0
+_MODELS_AGAIN_S = 1.0  # a model that is not on the list may have been loaded since
+_EXIT_NOTICED_S = 1.0  # connections break sooner than the exit of the engine is known
 _RETRY_AFTER_S = 5
+# A body over the limit is read to its end all the same, up to this many bytes: a client that is still sending when the
+# connection closes never sees why.
+_MAX_DISCARDED_BYTES = 64 * 2**20
 
 
 @dataclass(slots=True)
@@ -44,31 +50,33 @@ class Gateway:
         dispatcher: who waits, who runs.
         backend: where admitted requests go.
         telemetry: counts everything.
-        engine_state: what is known of the embedded engine, for /healthz; None when the engine is not ours.
+        child: the embedded engine's process; None when the engine is not ours.
         accept_hints: clients may give the output length in a header.
         ignore_max_tokens: predictions are not to know the clients' caps.
         max_body_bytes: larger bodies are refused.
         draining: no new work is accepted.
+        answers: those under way.
     """
 
     dispatcher: Dispatcher
     backend: HTTPBackend
     telemetry: Telemetry
-    engine_state: Callable[[], str] | None = None
+    child: SupervisedChild | None = None
     accept_hints: bool = False
     ignore_max_tokens: bool = False
     max_body_bytes: int = 8 * 2**20
     draining: bool = False
+    answers: "set[_Answer]" = field(default_factory=set)
     _models: tuple[float, list[JSONObject]] | None = None
 
-    async def models(self) -> list[JSONObject]:
+    async def models(self, *, max_age_s: float = _MODELS_FRESH_S) -> list[JSONObject]:
         """The engine's models, asked anew when the last answer is old.
 
         Raises:
             BackendError: the engine cannot tell.
         """
         now = time.monotonic()
-        if self._models is None or now - self._models[0] > _MODELS_FRESH_S:
+        if self._models is None or now - self._models[0] > max_age_s:
             self._models = (now, await self.backend.models())
         return self._models[1]
 
@@ -80,17 +88,25 @@ class Gateway:
         """
         if not name:
             return
-        try:
-            known = [str(entry["id"]) for entry in await self.models()]
-        except BackendError:
-            return
-        if name not in known:
-            raise RequestError(
-                f"the model {name!r} does not exist; known: {', '.join(known)}",
-                status=404,
-                param="model",
-                code="model_not_found",
-            )
+        known: list[str] = []
+        for max_age_s in (_MODELS_FRESH_S, _MODELS_AGAIN_S):
+            try:
+                known = [str(entry["id"]) for entry in await self.models(max_age_s=max_age_s)]
+            except BackendError:
+                return
+            if name in known:
+                return
+        raise RequestError(
+            f"the model {name!r} does not exist; known: {', '.join(known)}",
+            status=404,
+            param="model",
+            code="model_not_found",
+        )
+
+    def give_up(self) -> None:
+        """End every answer that is under way, now; the clients are told."""
+        for answer in self.answers:
+            answer.give_up()
 
 
 def make_app(gateway: Gateway) -> Starlette:
@@ -106,7 +122,7 @@ def make_app(gateway: Gateway) -> Starlette:
     async def health(_: HTTPRequest) -> Response:
         ready = await gateway.backend.healthy()
         status = "draining" if gateway.draining else "ok" if ready else "engine unavailable"
-        engine = gateway.engine_state() if gateway.engine_state is not None else "ready" if ready else "unreachable"
+        engine = gateway.child.state if gateway.child is not None else "ready" if ready else "unreachable"
         state = {"status": status, "engine": engine, "live_requests": gateway.dispatcher.num_live}
         return _json(state, 200 if status == "ok" else 503)
 
@@ -139,9 +155,9 @@ class _Completions:
         own_headers = {"x-request-id": request_id}
         gateway = self._gateway
         try:
+            body = await _read_body(receive, gateway.max_body_bytes)
             if gateway.draining:
                 raise _Draining
-            body = await _read_body(receive, headers, gateway.max_body_bytes)
             hint = headers.get(HINT_HEADER) if gateway.accept_hints else None
             # the scheduler's id is ours: clients may send the same x-request-id twice
             incoming = parse(
@@ -177,22 +193,29 @@ class _Completions:
     ) -> None:
         """See an accepted exchange through, whatever client and engine do."""
         answer = _Answer(self._gateway, exchange, scope, send, own_headers)
-        work = asyncio.create_task(answer.give())
+        answers = self._gateway.answers
+        answers.add(answer)
         gone = asyncio.create_task(_until_disconnect(receive))
-        outcome = Outcome.CANCELLED
         try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                outcome = work.result()
+            await asyncio.wait({answer.work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if answer.given_up:
+                await answer.fail("the server is shutting down", status=503, code="draining")
         finally:
-            work.cancel()
+            answers.discard(answer)
             gone.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
-            self._gateway.dispatcher.end(exchange, outcome)
+            answer.work.cancel()
+            await asyncio.wait({answer.work, gone})
+        if not answer.work.cancelled():
+            answer.work.result()  # a bug of ours must show
 
 
 class _Answer:
-    """One exchange's way to the engine and back."""
+    """One exchange's way to the engine and back.
+
+    Attributes:
+        work: the task that goes it.
+        given_up: the server ends before the answer does.
+    """
 
     def __init__(
         self, gateway: Gateway, exchange: Exchange, scope: Scope, send: Send, own_headers: dict[str, str]
@@ -202,32 +225,48 @@ class _Answer:
         self._scope = scope
         self._send = send
         self._own_headers = own_headers
-        self._started = False
+        self._started = self._finished = False
+        self._reader: StreamReader | None = None
+        self.given_up = False
+        self.work = asyncio.create_task(self._give())
+        # not in a `finally` of the task, which a task that is cancelled before its first step never enters
+        self.work.add_done_callback(lambda task: self._end(Outcome.CANCELLED if task.cancelled() else Outcome.FAILED))
 
-    async def give(self) -> Outcome:
+    def give_up(self) -> None:
+        """End it, unfinished."""
+        self.given_up = True
+        self._end(Outcome.FAILED)
+        self.work.cancel()
+
+    def _end(self, outcome: Outcome) -> None:
+        self._gateway.dispatcher.end(self._exchange, outcome)
+
+    async def _give(self) -> None:
         """Wait for a slot, ask the engine, pass its answer on."""
-        exchange = self._exchange
-        await exchange.admitted
-        self._own_headers["x-ssjf-queue-ms"] = f"{1000 * exchange.queued_s:.3f}"
-        if exchange.decided_by is not None and exchange.decided_by.source != "fallback":
-            self._own_headers["x-ssjf-predicted-tokens"] = f"{exchange.decided_by.num_output_tokens:.1f}"
+        exchange, gateway = self._exchange, self._gateway
         incoming = exchange.incoming
         headers = forwardable(self._scope["headers"])
-        try:
-            async with self._gateway.backend.request(
-                "POST", incoming.path, headers=headers, body=incoming.body
-            ) as response:
-                if response.status == HTTPStatus.OK and incoming.stream:
-                    return await self._relay_stream(response)
-                return await self._relay_whole(response, incoming)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            return await self._fail(f"the engine broke off ({type(error).__name__})")
-        except BackendError as error:
-            return await self._fail(str(error))
+        while True:
+            await exchange.admitted
+            try:
+                async with gateway.backend.request(
+                    "POST", incoming.path, headers=headers, body=incoming.body
+                ) as response:
+                    in_pieces = incoming.stream and response.content_type != "application/json"
+                    await (self._relay_stream(response) if in_pieces else self._relay_whole(response))
+            except (BackendError, aiohttp.ClientError, TimeoutError) as error:
+                # before the slot goes to the next: if the engine has died, nobody is to be sent to it
+                died = gateway.child is not None and await gateway.child.ends_within(_EXIT_NOTICED_S)
+                if died and isinstance(error, EngineUnreachable):
+                    gateway.dispatcher.put_back(exchange)  # the next engine has it
+                    continue
+                broke_off = f"the engine broke off ({type(error).__name__})"
+                await self.fail(str(error) if isinstance(error, BackendError) else broke_off)
+            return
 
-    async def _relay_stream(self, response: aiohttp.ClientResponse) -> Outcome:
+    async def _relay_stream(self, response: aiohttp.ClientResponse) -> None:
         exchange = self._exchange
-        reader = StreamReader(usage_wanted=exchange.incoming.usage_wanted)
+        self._reader = reader = StreamReader(usage_wanted=exchange.incoming.usage_wanted)
         await self._start(response)
         async for data in response.content.iter_any():
             events = reader.feed(data)
@@ -235,22 +274,25 @@ class _Answer:
                 exchange.first_token_at = time.monotonic()
             if events:
                 await self._chunk(events)
-        if not reader.complete:
-            return await self._fail("the engine ended the stream before its end")
+        if not (reader.complete or reader.failed):
+            await self.fail("the engine ended the stream before its end")
+            return
         exchange.num_prompt_tokens = reader.num_prompt_tokens
-        exchange.num_output_tokens = (
-            reader.num_content_events if reader.num_output_tokens is None else reader.num_output_tokens
-        )
-        await self._chunk(reader.rest(), last=True)
-        return Outcome.COMPLETED
+        exchange.num_output_tokens = reader.num_output_tokens or reader.num_content_events or None
+        self._end(Outcome.FAILED if reader.failed else Outcome.COMPLETED)
+        await self._chunk(reader.end(), last=True)
 
-    async def _relay_whole(self, response: aiohttp.ClientResponse, incoming: Incoming) -> Outcome:
+    async def _relay_whole(self, response: aiohttp.ClientResponse) -> None:
         payload = await response.read()
+        self._end(self._judge(response.status, payload))
         await self._start(response, length=len(payload))
         await self._chunk(payload, last=True)
-        if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+
+    def _judge(self, status: int, payload: bytes) -> Outcome:
+        """What an answer in one piece comes to; its true lengths are noted."""
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return Outcome.FAILED
-        if response.status >= HTTPStatus.BAD_REQUEST:
+        if status >= HTTPStatus.BAD_REQUEST:
             return Outcome.REFUSED
         with contextlib.suppress(orjson.JSONDecodeError):
             answer = orjson.loads(payload)
@@ -259,6 +301,10 @@ class _Answer:
         return Outcome.COMPLETED
 
     async def _start(self, response: aiohttp.ClientResponse, *, length: int | None = None) -> None:
+        exchange = self._exchange
+        self._own_headers["x-ssjf-queue-ms"] = f"{1000 * exchange.queued_s:.3f}"
+        if exchange.decided_by is not None and exchange.decided_by.source != "fallback":
+            self._own_headers["x-ssjf-predicted-tokens"] = f"{exchange.decided_by.num_output_tokens:.1f}"
         headers = [
             (name.lower().encode("latin-1"), value.encode("latin-1"))
             for name, value in forwardable(response.raw_headers)
@@ -271,16 +317,20 @@ class _Answer:
         await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
 
     async def _chunk(self, data: bytes, *, last: bool = False) -> None:
+        self._finished = last
         await self._send({"type": "http.response.body", "body": data, "more_body": not last})
 
-    async def _fail(self, message: str) -> Outcome:
-        """Tell the client, in the form that is still open."""
-        error = error_body(message, kind="api_error", code="engine_error")
-        if self._started:
-            await self._chunk(sse_event(error), last=True)
+    async def fail(self, message: str, *, status: int = 502, code: str = "engine_error") -> None:
+        """The answer ends here; tell the client, in the form that is still open."""
+        self._end(Outcome.FAILED)
+        error = error_body(message, kind="api_error", code=code)
+        if self._finished:
+            return
+        if not self._started:
+            await _json(error, status, self._own_headers)(self._scope, _never, self._send)
         else:
-            await _json(error, 502, self._own_headers)(self._scope, _never, self._send)
-        return Outcome.FAILED
+            cut_off = self._reader is not None and self._reader.mid_event
+            await self._chunk((b"\n\n" if cut_off else b"") + sse_event(error), last=True)
 
 
 class _ClientGone(Exception):
@@ -291,30 +341,28 @@ class _Draining(Exception):
     """No new work is accepted."""
 
 
-async def _read_body(receive: Receive, headers: dict[str, str], limit: int) -> bytes:
+async def _read_body(receive: Receive, limit: int) -> bytes:
     """The request's body.
 
     Raises:
         RequestError: it is larger than the limit.
         _ClientGone: the client left.
     """
-    too_large = RequestError(f"the request body is larger than {limit} bytes", status=413, code="body_too_large")
-    declared = headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > limit:
-        raise too_large
     parts: list[bytes] = []
-    size = 0
-    while True:
+    size, more = 0, True
+    while more and size <= _MAX_DISCARDED_BYTES:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise _ClientGone
-        part: bytes = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            raise too_large
-        parts.append(part)
-        if not message.get("more_body", False):
-            return b"".join(parts)
+        part = message.get("body", b"")
+        size, more = size + len(part), message.get("more_body", False)
+        if size <= limit:
+            parts.append(part)
+        else:
+            parts.clear()
+    if size > limit:
+        raise RequestError(f"the request body is larger than {limit} bytes", status=413, code="body_too_large")
+    return b"".join(parts)
 
 
 async def _until_disconnect(receive: Receive) -> None:

@@ -3,6 +3,7 @@
 It sends and receives; it knows neither queues nor predictions.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
@@ -29,6 +30,14 @@ _NOT_FORWARDED = {
 _OWN_PREFIX = b"x-ssjf-"
 
 Headers = Iterable[tuple[bytes, bytes]]
+
+# Shorter than the 5 s after which common servers close an idle connection: no request is to meet one being closed.
+_KEEPALIVE_S = 2.0
+_QUESTION_S = 5.0  # for what the gateway itself asks: a request must not hang on an engine that lists its models slowly
+
+
+class EngineUnreachable(BackendError):
+    """No connection could be made: nothing of the request has reached the engine."""
 
 
 def forwardable(headers: Headers) -> list[tuple[str, str]]:
@@ -68,9 +77,9 @@ class HTTPBackend:
         """Make the connection pool; connections are made when they are needed."""
         connector: aiohttp.BaseConnector
         if self._socket is None:
-            connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=60)
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S, ttl_dns_cache=60)
         else:
-            connector = aiohttp.UnixConnector(self._socket, limit=0)
+            connector = aiohttp.UnixConnector(self._socket, limit=0, keepalive_timeout=_KEEPALIVE_S)
         self._session = aiohttp.ClientSession(
             connector=connector,
             timeout=self._timeout,
@@ -90,13 +99,16 @@ class HTTPBackend:
         """Send a request; yields the response when its headers are there. Leaving early closes the connection.
 
         Raises:
-            BackendError: the engine cannot be reached or does not speak HTTP.
+            EngineUnreachable: no connection could be made.
+            BackendError: the engine does not answer, or does not speak HTTP.
         """
         assert self._session is not None, "open() comes first"
         try:
             response = await self._session.request(
                 method, self._base + path, data=body, headers=headers, allow_redirects=False
             )
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise EngineUnreachable(f"the engine cannot be reached ({type(error).__name__})") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise BackendError(f"the engine does not answer ({type(error).__name__})") from error
         try:
@@ -113,11 +125,11 @@ class HTTPBackend:
         Raises:
             BackendError: the engine did not answer with one.
         """
-        async with self.request("GET", path) as response:
-            try:
+        try:
+            async with asyncio.timeout(_QUESTION_S), self.request("GET", path) as response:
                 payload = await response.read()
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise BackendError(f"the engine broke off ({type(error).__name__})") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise BackendError(f"the engine did not answer {path} in full ({type(error).__name__})") from error
         if response.status != 200:
             raise BackendError(f"the engine answered {path} with status {response.status}")
         try:
@@ -141,11 +153,11 @@ class HTTPBackend:
         """Whether the engine says that it is ready, on /health or, where there is none, on /v1/models."""
         for path in ("/health", "/v1/models"):
             try:
-                async with self.request("GET", path) as response:
+                async with asyncio.timeout(_QUESTION_S), self.request("GET", path) as response:
                     if response.status == 200:
                         return True
                     if response.status not in (404, 405):
                         return False
-            except BackendError:
+            except (BackendError, TimeoutError):
                 return False
         return False

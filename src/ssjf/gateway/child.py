@@ -6,7 +6,9 @@ It knows nothing of the command but its words and how to ask whether it is ready
 import asyncio
 import contextlib
 import logging
+import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 
 from ssjf.errors import BackendError
@@ -16,6 +18,16 @@ _POLL_S = 0.05
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.5, 10.0
 _STEADY_S = 30.0  # a child that ran this long is restarted without delay
 
+# Run by a Python of its own which then becomes the command: Linux kills the child when we are gone, however we went.
+# Between fork and exec this could not be done safely in a process that has threads.
+_TETHER = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the process that started this one is gone")
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
 
 class SupervisedChild:
     """One child process.
@@ -23,8 +35,8 @@ class SupervisedChild:
     Args:
         command: program and arguments.
         ready: asks the child whether it takes requests.
-        start_timeout_s: how long it may take to become ready.
-        on_restart: called each time the child was started again.
+        on_down: called when the child has ended by itself.
+        on_up: called when it was started again and is ready.
 
     Attributes:
         state: ``starting``, ``ready``, ``restarting`` or ``stopped``.
@@ -35,22 +47,25 @@ class SupervisedChild:
         command: Sequence[str],
         *,
         ready: Callable[[], Awaitable[bool]],
-        start_timeout_s: float = 120.0,
-        on_restart: Callable[[], None],
+        on_down: Callable[[], None],
+        on_up: Callable[[], None],
     ) -> None:
         self._command = list(command)
+        if sys.platform == "linux":
+            self._command = [sys.executable, "-c", _TETHER, str(os.getpid()), *command]
         self._ready = ready
-        self._start_timeout_s = start_timeout_s
-        self._on_restart = on_restart
+        self._on_down = on_down
+        self._on_up = on_up
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._ended = asyncio.Event()
         self.state = "stopped"
 
     async def start(self) -> None:
-        """Start it and wait until it is ready.
+        """Start it and wait until it is ready; a model may take its time to load, so there is no limit.
 
         Raises:
-            BackendError: it ended, or took too long.
+            BackendError: it cannot be started, or ended before it was ready.
         """
         self.state = "starting"
         await self._launch()
@@ -64,19 +79,24 @@ class SupervisedChild:
             await asyncio.gather(self._watcher, return_exceptions=True)
         await self._terminate(grace_s)
 
+    async def ends_within(self, seconds: float) -> bool:
+        """Whether the child is down, or goes down in this time: a refused connection is noticed sooner than an exit."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), seconds)
+        return self._ended.is_set()
+
     async def _launch(self) -> None:
-        # a session of its own: Ctrl-C in a terminal reaches us alone, and we decide when the child ends
-        self._process = await asyncio.create_subprocess_exec(*self._command, start_new_session=True)
+        try:
+            # a session of its own: Ctrl-C in a terminal reaches us alone, and we decide when the child ends
+            self._process = await asyncio.create_subprocess_exec(*self._command, start_new_session=True)
+        except OSError as error:
+            raise BackendError(f"the engine cannot be started: {error.strerror or error}") from None
         ended = asyncio.create_task(self._process.wait())
         try:
-            async with asyncio.timeout(self._start_timeout_s):
-                while not await self._ready():
-                    await asyncio.wait({ended}, timeout=_POLL_S)
-                    if ended.done():
-                        raise BackendError(f"the engine ended with exit code {ended.result()} before it was ready")
-        except TimeoutError:
-            await self._terminate(0.0)
-            raise BackendError(f"the engine was not ready within {self._start_timeout_s:g} s") from None
+            while not await self._ready():
+                await asyncio.wait({ended}, timeout=_POLL_S)
+                if ended.done():
+                    raise BackendError(f"the engine ended with exit code {ended.result()} before it was ready")
         finally:
             ended.cancel()
             await asyncio.gather(ended, return_exceptions=True)
@@ -90,14 +110,20 @@ class SupervisedChild:
             assert self._process is not None
             code = await self._process.wait()
             self.state = "restarting"
-            steady = loop.time() - began > _STEADY_S
-            backoff_s = _FIRST_BACKOFF_S if steady else min(2 * backoff_s, _LAST_BACKOFF_S)
+            self._ended.set()
+            self._on_down()
             _log.error("the engine ended with exit code %s; starting it again", code)
-            if not steady:
+            if loop.time() - began > _STEADY_S:
+                backoff_s = _FIRST_BACKOFF_S
+            else:
                 await asyncio.sleep(backoff_s)
-            with contextlib.suppress(BackendError):
+                backoff_s = min(2 * backoff_s, _LAST_BACKOFF_S)
+            try:
                 await self._launch()
-            self._on_restart()
+            except BackendError:
+                continue  # it has ended again, which the next round finds at once
+            self._ended.clear()
+            self._on_up()
 
     async def _terminate(self, grace_s: float) -> None:
         process = self._process

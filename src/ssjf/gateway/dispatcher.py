@@ -8,15 +8,18 @@ The dispatcher does not know HTTP, bodies or backends.
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from ssjf.core.scheduler import Scheduler
-from ssjf.core.service import MeasuredServiceModel
-from ssjf.core.types import Job, Outcome, Prediction
+from ssjf.core.service import LinearServiceModel, MeasuredServiceModel
+from ssjf.core.types import Job, Outcome, Prediction, Status
 from ssjf.gateway.forecast import Forecaster
 from ssjf.gateway.incoming import Incoming
 from ssjf.gateway.shadow import Shadow
 from ssjf.gateway.telemetry import Telemetry
+
+_DRIFT = 1.1  # when measured seconds per token have changed by this factor, those who wait are valued anew
 
 
 @dataclass(slots=True, eq=False)
@@ -39,12 +42,13 @@ class Exchange:
     first_token_at: float | None = None
     num_prompt_tokens: int | None = None
     num_output_tokens: int | None = None
-    ended: bool = field(default=False)
+    ended: bool = False
 
     @property
     def queued_s(self) -> float:
-        """Seconds from arrival to dispatch."""
-        return (self.job.started_at or time.monotonic()) - self.job.request.arrival_time
+        """Seconds from arrival to dispatch, which there must have been."""
+        assert self.job.started_at is not None
+        return self.job.started_at - self.job.request.arrival_time
 
 
 class Dispatcher:
@@ -55,16 +59,26 @@ class Dispatcher:
         forecaster: predicts those who must wait, and scores the others.
         telemetry: counts everything.
         shadow: hears of each finished request, to tell what another policy would have given.
+        clock: monotonic seconds, the same clock as the requests' arrival times.
     """
 
     def __init__(
-        self, scheduler: Scheduler, forecaster: Forecaster, telemetry: Telemetry, shadow: Shadow | None = None
+        self,
+        scheduler: Scheduler,
+        forecaster: Forecaster,
+        telemetry: Telemetry,
+        shadow: Shadow | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._scheduler = scheduler
         self._forecaster = forecaster
         self._telemetry = telemetry
         self._shadow = shadow
+        self._clock = clock
         self._speed = MeasuredServiceModel()
+        self._model = self._speed.model()  # of everybody who waits: values of different models must not be compared
+        self._held = False
         self._live: dict[str, Exchange] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -74,33 +88,51 @@ class Dispatcher:
         """Accept a request.
 
         An idle slot is given at once, without a prediction: it matters only to those who must wait. Who waits has a
-        place from the first instant, by the hint or else by the fallback, and moves when the prediction comes.
+        place from the first instant, by the hint or else by the fallback, and moves when the prediction comes. A slot
+        that frees up before then is not kept waiting for it.
 
         Raises:
             QueueFull: too many wait already.
         """
-        now = time.monotonic()
         request = incoming.request
-        must_wait = not self._scheduler.slots.fits() or len(self._scheduler.waiting) > 0
         if incoming.hint is not None:
             prediction = Prediction(incoming.hint, source="hint")
         else:
             prediction = self._forecaster.fallback(request)
         job = Job(request, self._service_s(incoming, prediction), prediction)
-        self._scheduler.add(job, now)
+        self._scheduler.add(job, self._clock())
         exchange = Exchange(incoming, job, asyncio.get_running_loop().create_future())
         self._live[request.request_id] = exchange
         self._idle.clear()
-        if must_wait:
+        self.pump()
+        if job.status is Status.WAITING:
             exchange.decided_by = prediction
         if incoming.hint is None:
             self._forecaster.ask(request, lambda answer: self._predicted(exchange, answer))
-        self.pump()
         return exchange
+
+    def hold(self) -> None:
+        """Let nobody in until `resume`: there is no engine to serve them."""
+        self._held = True
+
+    def resume(self) -> None:
+        """Let in again whom the scheduler lets in."""
+        self._held = False
+        self.pump()
+
+    def put_back(self, exchange: Exchange) -> None:
+        """An admitted exchange that nothing was sent of waits again, where it stood."""
+        job = exchange.job
+        self._scheduler.preempt(job.request.request_id, self._clock())
+        job.started_at = None
+        exchange.admitted = asyncio.get_running_loop().create_future()
+        self.pump()
 
     def pump(self) -> None:
         """Let in whom the scheduler lets in."""
-        for job in self._scheduler.admit(time.monotonic()):
+        if self._held:
+            return
+        for job in self._scheduler.admit(self._clock()):
             exchange = self._live[job.request.request_id]
             self._telemetry.started(exchange.queued_s)
             if not exchange.admitted.done():  # cancelled when its client has just left
@@ -111,7 +143,7 @@ class Dispatcher:
         if exchange.ended:
             return
         exchange.ended = True
-        now = time.monotonic()
+        now = self._clock()
         job = exchange.job
         request_id = job.request.request_id
         if request_id in self._scheduler.running and outcome is Outcome.COMPLETED:
@@ -139,20 +171,25 @@ class Dispatcher:
         cap = exchange.job.request.max_tokens
         if cap and prediction.num_output_tokens > cap:
             prediction = Prediction(float(cap), prediction.quantiles, prediction.source)
-        waits = exchange.job.request.request_id in self._scheduler.waiting
         exchange.job.prediction = prediction
-        if not waits:
+        if exchange.job.status is not Status.WAITING:
             return  # scored when it ends
         exchange.decided_by = prediction
-        exchange.job.predicted_service_s = self._service_s(exchange.incoming, prediction)
-        self._scheduler.reprioritize(exchange.job.request.request_id, time.monotonic())
+        self._value(exchange)
+
+    def _value(self, exchange: Exchange) -> None:
+        """Give a waiting exchange the place that its prediction has under the service model in force."""
+        job = exchange.job
+        assert job.prediction is not None
+        job.predicted_service_s = self._service_s(exchange.incoming, job.prediction)
+        self._scheduler.reprioritize(job.request.request_id, self._clock())
 
     def _service_s(self, incoming: Incoming, prediction: Prediction) -> float:
-        return self._speed.model().seconds(incoming.request.num_prompt_tokens, prediction.num_output_tokens)
+        return self._model.seconds(incoming.request.num_prompt_tokens, prediction.num_output_tokens)
 
     def _learn(self, exchange: Exchange, now: float) -> None:
         job, output = exchange.job, exchange.num_output_tokens
-        if output is None or job.started_at is None:
+        if output is None or job.started_at is None or not exchange.incoming.single:
             return
         self._speed.observe(
             num_input_tokens=exchange.num_prompt_tokens or job.request.num_prompt_tokens,
@@ -160,7 +197,20 @@ class Dispatcher:
             prefill_s=None if exchange.first_token_at is None else exchange.first_token_at - job.started_at,
             total_s=now - job.started_at,
         )
+        model = self._speed.model()
+        if _has_drifted(self._model, model):
+            self._model = model
+            for waiting in [other for other in self._live.values() if other.job.status is Status.WAITING]:
+                self._value(waiting)
         self._forecaster.observe(job.request, output)
         if self._shadow is not None:
             assert job.prediction is not None
             self._shadow.add(job.request, self._service_s(exchange.incoming, job.prediction), now - job.started_at)
+
+
+def _has_drifted(old: LinearServiceModel, new: LinearServiceModel) -> bool:
+    pairs = [
+        (old.per_input_token_s, new.per_input_token_s),
+        (old.per_output_token_s, new.per_output_token_s),
+    ]
+    return any(max(before, after) > _DRIFT * min(before, after) for before, after in pairs)

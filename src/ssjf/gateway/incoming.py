@@ -28,6 +28,7 @@ class Incoming:
         stream: the client wants server-sent events.
         usage_wanted: the client itself asked for the final usage event.
         hint: the output length that a client with the right to hint gave.
+        single: one answer to one prompt, so that its true length is what was predicted.
     """
 
     request: Request
@@ -36,6 +37,7 @@ class Incoming:
     stream: bool
     usage_wanted: bool
     hint: float | None
+    single: bool
 
 
 def parse(path: str, body: bytes, *, request_id: str, hint: str | None, ignore_max_tokens: bool) -> Incoming:
@@ -52,7 +54,7 @@ def parse(path: str, body: bytes, *, request_id: str, hint: str | None, ignore_m
         RequestError: no engine would serve this.
     """
     fields = parse_json_object(body)
-    prompt = _prompt(path, fields)
+    prompt, num_prompt_tokens = _prompt(path, fields)
     max_tokens = _max_tokens(fields)
     stream = fields.get("stream") or False
     if not isinstance(stream, bool):
@@ -68,7 +70,7 @@ def parse(path: str, body: bytes, *, request_id: str, hint: str | None, ignore_m
         request=Request(
             request_id=request_id,
             prompt=prompt,
-            num_prompt_tokens=max(1, len(prompt) // _CHARS_PER_TOKEN),
+            num_prompt_tokens=num_prompt_tokens,
             max_tokens=0 if ignore_max_tokens else max_tokens,
             arrival_time=time.monotonic(),
             model=model,
@@ -78,26 +80,38 @@ def parse(path: str, body: bytes, *, request_id: str, hint: str | None, ignore_m
         stream=stream,
         usage_wanted=usage_wanted,
         hint=None if hint is None else _parse_hint(hint),
+        single=fields.get("n") in (None, 1) and not _is_batch(fields.get("prompt")),
     )
 
 
-def _prompt(path: str, fields: JSONObject) -> str:
-    """The prompt as text, "" where it is given as token ids."""
+def _prompt(path: str, fields: JSONObject) -> tuple[str, int]:
+    """The prompt as text, "" where it is given as token ids, and its tokens, estimated where it is text."""
     if path.endswith("/chat/completions"):
         messages = fields.get("messages")
         if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
             raise RequestError("'messages' must be a list of objects", param="messages")
         if not messages:
             raise RequestError("'messages' must not be empty", param="messages")
-        return render_messages(messages)
+        return _counted(render_messages(messages))
     prompt = fields.get("prompt")
     if not isinstance(prompt, str | list):
         raise RequestError("'prompt' must be a string or a list", param="prompt")
     if not prompt:
         raise RequestError("'prompt' must not be empty", param="prompt")
     if isinstance(prompt, str):
-        return prompt
-    return "\n".join(part for part in prompt if isinstance(part, str))
+        return _counted(prompt)
+    if not _is_batch(prompt):
+        return "", len(prompt)  # token ids
+    return _counted("\n".join(part for part in prompt if isinstance(part, str)))
+
+
+def _counted(text: str) -> tuple[str, int]:
+    return text, max(1, len(text) // _CHARS_PER_TOKEN)
+
+
+def _is_batch(prompt: object) -> bool:
+    """Several prompts in one request, rather than one as text or as token ids."""
+    return isinstance(prompt, list) and not isinstance(prompt[0], int)
 
 
 def _max_tokens(fields: JSONObject) -> int:

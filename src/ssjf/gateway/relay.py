@@ -3,22 +3,20 @@
 Bytes pass unchanged. Only the usage event that the gateway itself asked for is taken out again.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
-
-from ssjf.openai import DONE_EVENT
 
 
 class StreamReader:
     """Follows a stream of server-sent events while it passes through.
 
     Args:
-        usage_wanted: the client asked for the usage event, so it stays.
+        usage_wanted: the client asked for the usage event, so it stays, and pieces pass exactly as they came.
 
     Attributes:
-        complete: the stream came to its proper end, ``[DONE]``.
+        complete: the stream came to its proper end: ``[DONE]``, or at least a finish reason.
+        failed: the engine itself has told the client of an error.
         num_prompt_tokens, num_output_tokens: from the usage event; None before it came.
         num_content_events: how many events brought text; stands in for tokens where no usage came.
     """
@@ -26,43 +24,71 @@ class StreamReader:
     def __init__(self, *, usage_wanted: bool) -> None:
         self._usage_wanted = usage_wanted
         self._rest = b""
+        self._blank_line = b""
         self.complete = False
+        self.failed = False
         self.num_prompt_tokens: int | None = None
         self.num_output_tokens: int | None = None
         self.num_content_events = 0
 
     def feed(self, data: bytes) -> bytes:
-        """What the client gets of a piece of the stream: whole events, and none that it did not ask for."""
-        data = (self._rest + data).replace(b"\r\n", b"\n") if b"\r" in data else self._rest + data
-        end = data.rfind(b"\n\n") + 2
-        if end < 2:
-            self._rest = data
-            return b""
-        self._rest = data[end:]
-        return b"".join(event for event in _events(data[:end]) if self._keep(event))
+        """What the client gets of a piece of the stream: none of what it did not ask for."""
+        events, self._rest = self._split(self._rest + data)
+        kept = [event for event in events if self._keep(event)]
+        return data if self._usage_wanted else b"".join(kept)
 
-    def rest(self) -> bytes:
-        """What came after the last whole event."""
-        return self._rest
+    def end(self) -> bytes:
+        """What the client has not got yet of an event without an end."""
+        return b"" if self._usage_wanted else self._rest
+
+    @property
+    def mid_event(self) -> bool:
+        """The client has got a part of an event."""
+        return self._usage_wanted and self._rest != b""
+
+    def _split(self, data: bytes) -> tuple[list[bytes], bytes]:
+        """Whole events, each with the blank line that ends it, and the rest."""
+        if not self._blank_line:
+            lf, crlf = data.find(b"\n\n"), data.find(b"\r\n\r\n")
+            if lf < 0 and crlf < 0:
+                return [], data
+            self._blank_line = b"\n\n" if crlf < 0 or 0 <= lf < crlf else b"\r\n\r\n"
+        *events, rest = data.split(self._blank_line)
+        return [event + self._blank_line for event in events], rest
 
     def _keep(self, event: bytes) -> bool:
-        if event == DONE_EVENT or event.strip() == b"data: [DONE]":
-            self.complete = True
-            return True
         if not event.startswith(b"data:"):
             return True
+        data = event[5:].strip()
+        if data == b"[DONE]":
+            self.complete = True
+            return True
         try:
-            payload = orjson.loads(event[5:])
+            payload = orjson.loads(data)
         except orjson.JSONDecodeError:
             return True
         if not isinstance(payload, dict):
             return True
-        if _has_text(payload):
-            self.num_content_events += 1
+        if payload.get("error"):
+            self.failed = True
+        self._read_choices(payload.get("choices"))
         if not payload.get("usage"):
             return True
         self.num_prompt_tokens, self.num_output_tokens = usage_of(payload)
-        return self._usage_wanted or bool(payload.get("choices"))
+        return bool(payload.get("choices"))
+
+    def _read_choices(self, choices: Any) -> None:
+        has_text = False
+        for choice in choices if isinstance(choices, list) else ():
+            if not isinstance(choice, dict):
+                continue
+            delta = choice.get("delta")
+            has_text = has_text or bool(choice.get("text"))
+            if isinstance(delta, dict):
+                has_text = has_text or any(value for name, value in delta.items() if name != "role")
+            if choice.get("finish_reason"):
+                self.complete = True
+        self.num_content_events += has_text
 
 
 def usage_of(payload: dict[str, Any]) -> tuple[int | None, int | None]:
@@ -73,24 +99,3 @@ def usage_of(payload: dict[str, Any]) -> tuple[int | None, int | None]:
     counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
     prompt, output = (count if type(count) is int and count >= 0 else None for count in counts)
     return prompt, output
-
-
-def _events(data: bytes) -> Iterator[bytes]:
-    begin = 0
-    while begin < len(data):
-        end = data.index(b"\n\n", begin) + 2
-        yield data[begin:end]
-        begin = end
-
-
-def _has_text(payload: dict[str, Any]) -> bool:
-    choices = payload.get("choices")
-    if not isinstance(choices, list):
-        return False
-    for choice in choices:
-        if not isinstance(choice, dict):
-            continue
-        delta = choice.get("delta")
-        if choice.get("text") or (isinstance(delta, dict) and any(v for k, v in delta.items() if k != "role")):
-            return True
-    return False

@@ -5,17 +5,20 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import tempfile
-import types
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 import uvicorn
+from starlette.applications import Starlette
 
 from ssjf.config import ServeSettings
 from ssjf.core.capacity import Slots
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.types import Policy
+from ssjf.errors import ConfigError
 from ssjf.gateway.app import Gateway, make_app
 from ssjf.gateway.backend import HTTPBackend
 from ssjf.gateway.child import SupervisedChild
@@ -26,6 +29,7 @@ from ssjf.gateway.telemetry import Telemetry
 from ssjf.predict.base import Predictor
 
 _log = logging.getLogger(__name__)
+_FLUSH_S = 5  # for the last bytes of answers, once every request has ended
 
 EngineCommand = Callable[[Path], Sequence[str]]
 """The command line of the embedded engine, given the socket that it is to listen on."""
@@ -49,6 +53,7 @@ def serve(
         engine_command: starts the embedded engine; None where `settings.backend` names another.
 
     Raises:
+        ConfigError: the address cannot be listened on, or the backend's URL is no such thing.
         BackendError: the embedded engine did not start.
     """
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
@@ -85,32 +90,44 @@ async def running_gateway(
         url = settings.backend
         if url is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ssjf-"))
-            socket = Path(folder) / "engine.sock"
-            url = f"unix:{socket}"
+            uds = Path(folder) / "engine.sock"
+            url = f"unix:{uds}"
         backend = HTTPBackend(url)
         await backend.open()
         stack.push_async_callback(backend.close)
-        child = None
-        if engine_command is not None:
-            child = SupervisedChild(
-                engine_command(socket), ready=backend.healthy, on_restart=telemetry.engine_restarted
-            )
-            stack.push_async_callback(child.stop)
-            await child.start()
         forecaster = Forecaster(predictor, budget_s=settings.predict_budget_ms / 1000, on_failure=telemetry.fallback)
         stack.push_async_callback(forecaster.close)
         comparison = None
         if shadow is not None:
-            comparison = Shadow(policy, shadow, num_slots=settings.slots, report=telemetry.shadow)
+            comparison = Shadow(
+                policy,
+                shadow,
+                num_slots=settings.slots,
+                max_wait_s=settings.max_wait_s,
+                report=telemetry.shadow,
+            )
             stack.push_async_callback(comparison.close)
         scheduler = Scheduler(
             policy(), Slots(settings.slots), max_waiting=settings.max_waiting, max_wait_s=settings.max_wait_s
         )
+        dispatcher = Dispatcher(scheduler, forecaster, telemetry, comparison)
+        child = None
+        if engine_command is not None:
+
+            def engine_is_back() -> None:
+                telemetry.engine_restarted()
+                dispatcher.resume()
+
+            child = SupervisedChild(
+                engine_command(uds), ready=backend.healthy, on_down=dispatcher.hold, on_up=engine_is_back
+            )
+            stack.push_async_callback(child.stop)
+            await child.start()
         yield Gateway(
-            dispatcher=Dispatcher(scheduler, forecaster, telemetry, comparison),
+            dispatcher=dispatcher,
             backend=backend,
             telemetry=telemetry,
-            engine_state=None if child is None else lambda: child.state,
+            child=child,
             accept_hints=settings.accept_hints,
             ignore_max_tokens=settings.ignore_max_tokens,
             max_body_bytes=int(settings.max_body_mb * 2**20),
@@ -125,62 +142,109 @@ async def _serve(
     predictor: Predictor,
     engine_command: EngineCommand | None,
 ) -> int:
-    async with running_gateway(
-        settings, policy=policy, shadow=shadow, predictor=predictor, engine_command=engine_command
-    ) as gateway:
+    with _listening_socket(settings) as sock, _Signals() as signals:
+        async with running_gateway(
+            settings, policy=policy, shadow=shadow, predictor=predictor, engine_command=engine_command
+        ) as gateway:
+            server = _Server(make_app(gateway))
+            signals.on_first(lambda: asyncio.create_task(_drain(gateway, server, settings.drain_s)))
+            await server.serve(sockets=[sock])
+    return 0
+
+
+@contextlib.contextmanager
+def _listening_socket(settings: ServeSettings) -> Iterator[socket.socket]:
+    """A bound socket, before anything slow is started; connections are accepted only when everything is.
+
+    Raises:
+        ConfigError: the address is taken or not this machine's.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((settings.host, settings.port))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; "
+                "choose another --host or --port"
+            ) from None
+        yield sock
+
+
+class _Signals:
+    """SIGTERM and SIGINT, while the block lasts: the first is handled, the second ends the process at once.
+
+    Until `on_first` says what is to be done, the first one cancels the block, and that counts as a proper end.
+    """
+
+    _HANDLED = (signal.SIGTERM, signal.SIGINT)
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+        self._action: Callable[[], object] = task.cancel
+        self._seen = False
+        self._starting = True
+        for number in self._HANDLED:
+            self._loop.add_signal_handler(number, self._handle, number)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        for number in self._HANDLED:
+            self._loop.remove_signal_handler(number)
+        return kind is asyncio.CancelledError and self._seen and self._starting
+
+    def on_first(self, action: Callable[[], object]) -> None:
+        """Called, once, at the first signal from now on."""
+        self._action = action
+        self._starting = False
+
+    def _handle(self, number: signal.Signals) -> None:
+        if self._seen:
+            _log.warning("second %s: ending at once", number.name)
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self._seen = True
+        self._under_way = self._action()  # a task that nobody refers to may be collected before it is done
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with signals left to us: it would close the port at once, and clients are to get a 503."""
+
+    def __init__(self, app: Starlette) -> None:
         config = uvicorn.Config(
-            make_app(gateway),
-            host=settings.host,
-            port=settings.port,
+            app,
             log_level="warning",
             access_log=False,
             lifespan="off",
             server_header=False,
             date_header=False,  # the engine's own headers pass through
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=1,
+            timeout_graceful_shutdown=_FLUSH_S,
         )
-        server = _DrainingServer(config, gateway, drain_s=settings.drain_s)
-        await server.serve()
-        return 0 if server.started else 1
-
-
-class _DrainingServer(uvicorn.Server):
-    """Finishes what was accepted before it ends; a second signal ends at once."""
-
-    def __init__(self, config: uvicorn.Config, gateway: Gateway, *, drain_s: float) -> None:
         super().__init__(config)
-        self._gateway = gateway
-        self._drain_s = drain_s
-        self._drain: asyncio.Task[None] | None = None
 
-    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        await super().startup(sockets=sockets)  # type: ignore[arg-type]
-        if self.started:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            _log.info("listening on http://%s:%d", host, port)
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
-    def handle_exit(self, sig: int, frame: types.FrameType | None) -> None:
-        """Begin to drain at the first signal; at the second, end at once.
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for sock in sockets or ():
+            host, port = sock.getsockname()[:2]
+            _log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
 
-        uvicorn would raise the signal again after it stopped; not remembering it makes the exit code ours.
-        """
-        if self._gateway.draining:
-            _log.warning("second %s: ending at once", signal.Signals(sig).name)
-            os._exit(1)
-        self._gateway.draining = True
-        # called from Python's signal handler, in the thread of the event loop but outside its callbacks
-        asyncio.get_event_loop().call_soon_threadsafe(self._begin_drain)
 
-    def _begin_drain(self) -> None:
-        self._drain = asyncio.get_running_loop().create_task(self._drain_then_exit())
-
-    async def _drain_then_exit(self) -> None:
-        dispatcher = self._gateway.dispatcher
-        _log.info("draining: %d requests to finish, at most %g s", dispatcher.num_live, self._drain_s)
-        try:
-            async with asyncio.timeout(self._drain_s):
-                await dispatcher.wait_until_idle()
-        except TimeoutError:
-            _log.warning("%d requests did not finish in time", dispatcher.num_live)
-        self.should_exit = True
+async def _drain(gateway: Gateway, server: _Server, drain_s: float) -> None:
+    """Take nothing new, let what was accepted finish, then end the server."""
+    gateway.draining = True
+    dispatcher = gateway.dispatcher
+    _log.info("draining: %d requests to finish, at most %g s", dispatcher.num_live, drain_s)
+    try:
+        async with asyncio.timeout(drain_s):
+            await dispatcher.wait_until_idle()
+    except TimeoutError:
+        _log.warning("%d requests did not finish in time", dispatcher.num_live)
+        gateway.give_up()
+    server.should_exit = True

@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ssjf.core.capacity import Slots
 from ssjf.core.replay import replay
@@ -57,6 +57,7 @@ class Shadow:
         own: builds the policy in force.
         other: builds the policy to compare it with.
         num_slots: how many requests ran at once.
+        max_wait_s: the starvation bound in force.
         report: called on the event loop with each new estimate.
     """
 
@@ -66,10 +67,12 @@ class Shadow:
         other: Callable[[], Policy],
         *,
         num_slots: int,
+        max_wait_s: float | None,
         report: Callable[[Estimate], None],
     ) -> None:
         self._own, self._other = own, other
         self._num_slots = num_slots
+        self._max_wait_s = max_wait_s
         self._report = report
         self._served: deque[_Served] = deque(maxlen=_WINDOW)
         self._since = 0
@@ -78,7 +81,8 @@ class Shadow:
 
     def add(self, request: Request, predicted_service_s: float, service_s: float) -> None:
         """Remember a finished request."""
-        self._served.append(_Served(request, predicted_service_s, service_s))
+        # without the prompt: thousands of them would be a lot of memory, and nobody reads them
+        self._served.append(_Served(replace(request, prompt=""), predicted_service_s, service_s))
         self._since += 1
         if self._since >= _EVERY and (self._task is None or self._task.done()):
             self._since = 0
@@ -109,5 +113,5 @@ class Shadow:
     def _mean_jct(self, policy: Policy, served: Sequence[_Served]) -> float:
         in_order = sorted(served, key=lambda s: s.request.arrival_time)
         jobs = [(Job(s.request, s.predicted_service_s), s.service_s) for s in in_order]
-        replay(jobs, Scheduler(policy, Slots(self._num_slots)))
+        replay(jobs, Scheduler(policy, Slots(self._num_slots), max_wait_s=self._max_wait_s))
         return sum((job.finished_at or 0.0) - job.request.arrival_time for job, _ in jobs) / len(jobs)

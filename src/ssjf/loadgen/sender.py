@@ -45,8 +45,15 @@ class Run:
         """How many requests were not answered in full."""
         return sum(record.status != COMPLETED for record in self.records)
 
-    def add(self, request: PlannedRequest, answer: Answer, *, arrival_at: float, began_at: float) -> None:
-        """Write down one ended request. Both instants are on the event loop's clock."""
+    def add(self, request: PlannedRequest, answer: Answer, *, arrival_s: float, began_at: float) -> None:
+        """Write down one ended request.
+
+        Args:
+            request: what was planned.
+            answer: what came of it.
+            arrival_s: when it arrived, in seconds after the run began.
+            began_at: when the run began, on the event loop's clock.
+        """
 
         def since_start(instant: float | None) -> float | None:
             return None if instant is None else instant - began_at
@@ -56,7 +63,7 @@ class Run:
             policy=self.policy,
             seed=self.seed,
             index=request.index,
-            arrival_s=arrival_at - began_at,
+            arrival_s=arrival_s,
             start_s=since_start(started_at),
             first_token_s=since_start(answer.first_token_at),
             finish_s=since_start(answer.finished_at),
@@ -90,7 +97,7 @@ async def send_open_loop(endpoint: Endpoint, requests: Sequence[PlannedRequest],
                 arrival_at = began_at + request.arrival_s
                 await asyncio.sleep(arrival_at - loop.time())
                 run.lateness_s.append(max(0.0, loop.time() - arrival_at))
-                sending = _send_one(session, endpoint, request, run, arrival_at=arrival_at, began_at=began_at)
+                sending = _send_one(session, endpoint, request, run, arrival_s=request.arrival_s, began_at=began_at)
                 group.create_task(sending)
 
 
@@ -106,8 +113,8 @@ async def send_closed_loop(endpoint: Endpoint, requests: Sequence[PlannedRequest
 
         async def work(own: Iterator[PlannedRequest]) -> None:
             for request in own:  # all workers share one iterator
-                now = loop.time()
-                await _send_one(session, endpoint, request, run, arrival_at=now, began_at=began_at)
+                now_s = loop.time() - began_at
+                await _send_one(session, endpoint, request, run, arrival_s=now_s, began_at=began_at)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
@@ -120,14 +127,14 @@ async def _send_one(
     request: PlannedRequest,
     run: Run,
     *,
-    arrival_at: float,
+    arrival_s: float,
     began_at: float,
 ) -> None:
     answer = Answer(sent_at=asyncio.get_running_loop().time())
     try:
         await ask(session, endpoint, request, answer)
     finally:
-        run.add(request, answer, arrival_at=arrival_at, began_at=began_at)
+        run.add(request, answer, arrival_s=arrival_s, began_at=began_at)
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:

@@ -33,36 +33,38 @@ def summarize(
         fcfs: the same jobs under first come first served; `gain` compares with it.
         oracle: the same jobs under non-preemptive shortest true service first; `oracle_share` compares with it.
         alone_s: seconds that each job (row of `table`) takes on an idle engine; slowdown, and the border between
-            short and long jobs, come from it. Without it the border is the median of output tokens.
+            short and long jobs, come from it. Without it the border is the median of output tokens. Jobs that lie
+            on the border are neither short nor long.
 
     Returns:
         One object of `summary.json`; means and percentiles are over completed jobs.
     """
     done = table.completed
     size = table.output_tokens if alone_s is None else alone_s
-    short = np.zeros(len(table), dtype=bool)
-    if done.any():
-        short = size <= np.median(size[done])
+    middle = np.median(size[done]) if done.any() else 0
     summary: Summary = {"policy": table.policy, "seed": table.seed, "n": len(table), "failed": int((~done).sum())}
     summary |= _measures(table, done, alone_s)
     summary["output_tokens_per_s"] = tokens_per_second_while_waiting(table)
     summary["gain"] = None if fcfs is None else gain(table, fcfs)
     summary["oracle_share"] = None if fcfs is None or oracle is None else oracle_share(table, fcfs, oracle)
-    summary["short"] = _measures(table, done & short, alone_s)
-    summary["long"] = _measures(table, done & ~short, alone_s)
+    for half, rows in (("short", done & (size < middle)), ("long", done & (size > middle))):
+        summary[half] = {"n": int(rows.sum()), **_measures(table, rows, alone_s)}
     return summary
 
 
 def gain(table: JobTable, fcfs: JobTable) -> float | None:
     """1 − mean JCT ÷ mean JCT under FCFS, over the jobs that both completed."""
-    (own, reference) = _mean_jcts(table, fcfs)
+    own, reference = _mean_jcts(table, fcfs)
     return None if own is None or not reference else 1 - own / reference
 
 
 def oracle_share(table: JobTable, fcfs: JobTable, oracle: JobTable) -> float | None:
-    """The share of the oracle's gain, (FCFS − X) ÷ (FCFS − SJF) of mean JCT, over the jobs that all three completed."""
+    """The share of the oracle's gain, (FCFS − X) ÷ (FCFS − SJF) of mean JCT, over the jobs that all three completed.
+
+    None where the oracle gained nothing.
+    """
     own, first_come, best = _mean_jcts(table, fcfs, oracle)
-    if own is None or first_come is None or best is None or first_come == best:
+    if own is None or first_come is None or best is None or first_come <= best:
         return None
     return (first_come - own) / (first_come - best)
 
@@ -70,28 +72,20 @@ def oracle_share(table: JobTable, fcfs: JobTable, oracle: JobTable) -> float | N
 def tokens_per_second_while_waiting(table: JobTable) -> float | None:
     """Output tokens per second while somebody waits.
 
-    A job waits from arrival to start. Its tokens are taken to come evenly from first token to finish (from the start
-    where no first token is known). What falls into the union of all waiting intervals is divided by that union's
-    length: so the drain at the end of a run, which says nothing about throughput, does not count. None where nobody
-    ever waited.
+    A job waits from arrival to start. Its tokens are taken to come evenly from start to finish. What falls into the
+    union of all waiting intervals is divided by that union's length: so the drain at the end of a run, which says
+    nothing about throughput, does not count, and a job at its edge counts by its share. None where nobody ever waited,
+    or no start is known.
     """
-    started = np.isfinite(table.start_s)
-    begin, end = table.arrival_s[started], table.start_s[started]
-    queued = end - begin > _MIN_WAIT_S
-    waits = _union(begin[queued], end[queued])
+    queued = table.start_s - table.arrival_s > _MIN_WAIT_S
+    waits = _union(table.arrival_s[queued], table.start_s[queued])
     total_s = float(np.sum(waits[:, 1] - waits[:, 0]))
     if not total_s:
         return None
-    done = started & np.isfinite(table.finish_s) & (table.output_tokens > 0)
-    first = np.where(np.isfinite(table.first_token_s), table.first_token_s, table.start_s)[done]
-    finish = table.finish_s[done]
-    inside = _covered(waits, finish) - _covered(waits, first)
-    # an answer that came in one instant counts whole when somebody waited then
-    instant = finish <= first
-    share = np.divide(inside, finish - first, out=np.zeros_like(inside), where=~instant)
-    just_before = np.nextafter(first, -np.inf)
-    share[instant] = (_covered(waits, first[instant]) > _covered(waits, just_before[instant])).astype(float)
-    return float(np.sum(share * table.output_tokens[done])) / total_s
+    served = table.completed & (table.finish_s > table.start_s)
+    start, finish = table.start_s[served], table.finish_s[served]
+    share = (_covered(waits, finish) - _covered(waits, start)) / (finish - start)
+    return float(np.sum(share * table.output_tokens[served])) / total_s
 
 
 def interval95(values: Sequence[float]) -> tuple[float, float | None]:
@@ -106,8 +100,9 @@ def interval95(values: Sequence[float]) -> tuple[float, float | None]:
 
 def write_summary(path: Path, summaries: Sequence[Summary]) -> None:
     """Write `summary.json` all at once or not at all."""
+    text = json.dumps(list(summaries), indent=2, allow_nan=False) + "\n"
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(list(summaries), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    part.write_text(text, encoding="utf-8")
     part.replace(path)
 
 
@@ -143,12 +138,16 @@ def _number(value: Any) -> float | None:
 
 def _mean_jcts(*runs: JobTable) -> tuple[float | None, ...]:
     """Mean JCT of each run over the jobs that all of them completed; jobs are matched by index."""
-    common: NDArray[np.int64] = runs[0].index[runs[0].completed]
-    for run in runs[1:]:
-        common = np.intersect1d(common, run.index[run.completed])
-    if not common.size:
-        return tuple(None for _ in runs)
-    return tuple(float(run.jct_s[np.isin(run.index, common) & run.completed].mean()) for run in runs)
+    done = [run.completed for run in runs]
+    if all(len(run) == len(runs[0]) and (run.index == runs[0].index).all() for run in runs):
+        common = np.logical_and.reduce(done)  # the usual case: the same rows in the same order
+        return tuple(_mean(run.jct_s[common]) for run in runs)
+    indices = runs[0].index[done[0]]
+    for run, completed in zip(runs[1:], done[1:], strict=True):
+        indices = np.intersect1d(indices, run.index[completed])
+    return tuple(
+        _mean(run.jct_s[completed & np.isin(run.index, indices)]) for run, completed in zip(runs, done, strict=True)
+    )
 
 
 def _union(begin: Floats, end: Floats) -> Floats:

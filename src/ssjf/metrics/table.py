@@ -7,6 +7,7 @@ import csv
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Self
 
@@ -90,54 +91,65 @@ def tables(records: Iterable[JobRecord]) -> list[JobTable]:
 def write_jobs_csv(path: Path, jobs: Iterable[JobTable]) -> None:
     """Write `jobs.csv` all at once or not at all; floats read back to the last bit."""
     part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for table in jobs:
-            columns: list[Sequence[Any]] = []
-            for name in COLUMNS[2:]:
-                column = getattr(table, name)
-                if name == "status":
-                    columns.append(column)
-                elif column.dtype == np.float64:
-                    columns.append(["" if value != value else repr(value) for value in column.tolist()])  # noqa: PLR0124
-                else:
-                    columns.append(column.tolist())
-            head = (table.policy, table.seed)
-            writer.writerows((*head, *row) for row in zip(*columns, strict=True))
-    part.replace(path)
+    try:
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")  # writes the shortest text that reads back to the same float
+            writer.writerow(COLUMNS)
+            for table in jobs:
+                columns = [_cells(getattr(table, name)) for name in COLUMNS[2:]]
+                writer.writerows(zip(repeat(table.policy), repeat(table.seed), *columns))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_jobs_csv(path: Path) -> list[JobTable]:
-    """Read `jobs.csv` back.
+    """Read `jobs.csv` back: one table for each (policy, seed), in order of appearance.
 
     Raises:
         DataError: it is missing or not such a file.
     """
+    groups: dict[tuple[str, str], list[list[str]]] = {}
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            if tuple(rows.fieldnames or ()) != COLUMNS:
+            rows = csv.reader(file)
+            if tuple(next(rows, ())) != COLUMNS:
                 raise DataError(f"{path} is not a jobs.csv: its columns must be {', '.join(COLUMNS)}")
-            return tables(_record(row) for row in rows)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+            for row in rows:
+                groups.setdefault((row[0], row[1]), []).append(row)
+        return [_table(policy, int(seed), group) for (policy, seed), group in groups.items()]
+    except (OSError, IndexError, ValueError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a jobs.csv: {error}") from None
 
 
-def _record(row: dict[str, str]) -> JobRecord:
-    def optional(name: str) -> float | None:
-        return float(row[name]) if row[name] else None
+def _cells(column: Sequence[Any] | NDArray[Any]) -> Sequence[Any]:
+    if not isinstance(column, np.ndarray):
+        return column
+    cells: list[Any] = column.tolist()
+    if np.isnan(column).any():
+        return ["" if math.isnan(cell) else cell for cell in cells]
+    return cells
 
-    return JobRecord(
-        policy=row["policy"],
-        seed=int(row["seed"]),
-        index=int(row["index"]),
-        arrival_s=float(row["arrival_s"]),
-        start_s=optional("start_s"),
-        first_token_s=optional("first_token_s"),
-        finish_s=optional("finish_s"),
-        input_tokens=int(row["input_tokens"]),
-        output_tokens=int(row["output_tokens"]),
-        predicted_tokens=optional("predicted_tokens"),
-        status=row["status"],
+
+def _table(policy: str, seed: int, rows: list[list[str]]) -> JobTable:
+    text = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
+
+    def floats(name: str) -> Floats:
+        return np.array([float(cell) if cell else math.nan for cell in text[name]], dtype=np.float64)
+
+    def integers(name: str) -> Integers:
+        return np.array(list(map(int, text[name])), dtype=np.int64)
+
+    return JobTable(
+        policy=policy,
+        seed=seed,
+        index=integers("index"),
+        arrival_s=floats("arrival_s"),
+        start_s=floats("start_s"),
+        first_token_s=floats("first_token_s"),
+        finish_s=floats("finish_s"),
+        input_tokens=integers("input_tokens"),
+        output_tokens=integers("output_tokens"),
+        predicted_tokens=floats("predicted_tokens"),
+        status=list(text["status"]),
     )

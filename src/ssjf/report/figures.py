@@ -1,163 +1,199 @@
-"""Pictures of results, drawn with matplotlib (an extra, imported only when something is drawn).
+"""Pictures of results.
 
-This module knows columns of jobs, not where they come from. A policy has the same colour in every picture.
+This module knows columns of jobs, not where they come from. Every picture takes names of policies for people; a policy
+without one is called by its own name.
 """
 
-import io
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from ssjf.errors import ConfigError
 from ssjf.metrics.rank import kendall_tau_b
 from ssjf.metrics.table import JobTable
+from ssjf.report.style import INK, LONG, SHORT, SOFT, colour_of, save, styled, svg
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLOURS = {"fcfs": "#6b7280", "ssjf": "#2563eb", "aged-ssjf": "#0d9488", "sjf": "#d97706", "auto": "#7c3aed"}
-_OTHERS = ("#be185d", "#4d7c0f", "#0369a1", "#a16207", "#9f1239", "#334155")
-_SHORT, _LONG, _WAITING = "#2563eb", "#d97706", "#d1d5db"
-_STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#9ca3af",
-    "axes.labelcolor": "#374151",
-    "axes.titleweight": "bold",
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "xtick.color": "#4b5563",
-    "ytick.color": "#4b5563",
-    "svg.fonttype": "path",
-    "svg.hashsalt": "ssjf",  # the same picture gives the same file
-}
+__all__ = ["completion_times", "mean_and_tail", "predicted_against_actual", "save", "svg", "who_waited"]
+
+# More would be no clearer and make a heavy page.
+_MAX_STEPS = 400
+_MAX_DOTS = 1500
+_MAX_BARS = 110
+
+Labels = Mapping[str, str] | None
 
 
-def colour_of(policy: str, position: int = 0) -> str:
-    """The policy's colour; one by position for names without a fixed one."""
-    return _COLOURS.get(policy.partition(":")[0], _OTHERS[position % len(_OTHERS)])
-
-
-def completion_times(tables: Mapping[str, JobTable], labels: Mapping[str, str] | None = None) -> "Figure":
-    """The share of requests that were answered within a time, one curve for each policy."""
-    figure, (axes,) = _figure(1, width=7.2, height=3.6)
+@styled
+def completion_times(tables: Mapping[str, JobTable], labels: Labels = None) -> "Figure":
+    """The share of requests that were answered within a time, one curve for each policy; longer is further right."""
+    figure, axes = _figure(7.2, 3.9)
+    earliest = np.inf
     for position, (policy, table) in enumerate(tables.items()):
         jct = np.sort(table.jct_s[table.completed])
-        share = np.arange(1, len(jct) + 1) / len(jct)
-        axes.step(jct, share, where="post", color=colour_of(policy, position), label=(labels or {}).get(policy, policy))
+        if not len(jct):
+            continue
+        steps = np.unique(np.linspace(0, len(jct) - 1, min(len(jct), _MAX_STEPS)).astype(int))
+        axes.step(
+            jct[steps],
+            (steps + 1) / len(jct),
+            where="post",
+            color=colour_of(policy, position),
+            linestyle=(0, (4, 1.2)) if policy == "sjf" else "-",  # the oracle is no policy one could run
+            label=_name(policy, labels),
+        )
+        earliest = min(earliest, float(np.quantile(jct, 0.005)))
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(_plain_numbers())
-    axes.set(ylim=(0, 1), xlabel="seconds from arrival to the end of the answer", title="Answered within …")
-    axes.yaxis.set_major_formatter(_percent())
-    axes.grid(visible=True, color="#e5e7eb", linewidth=0.6)
-    axes.legend(frameon=False, loc="lower right")
+    if np.isfinite(earliest) and earliest > 0:
+        axes.set_xlim(left=earliest * 0.9)
+    _plain_numbers(axes.xaxis)
+    axes.set(ylim=(0, 1.01), yticks=[0, 0.25, 0.5, 0.75, 1], xlabel="seconds from arrival to the end of the answer")
+    axes.set_yticklabels(["0 %", "25 %", "50 %", "75 %", "100 %"])
+    axes.set_ylabel("requests answered by then")
+    axes.grid(visible=True)
+    if earliest < np.inf:
+        figure.legend(loc="outside upper left", ncols=min(4, len(tables)), handlelength=1.6, columnspacing=1.6)
     return figure
 
 
-def mean_and_tail(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str] | None = None) -> "Figure":
-    """Mean, 99th percentile and worst completion time as bars, each with its change against the first row."""
-    measures = (("mean_jct_s", "mean"), ("p99_jct_s", "99th percentile"), ("max_jct_s", "worst"))
-    figure, panels = _figure(len(measures), width=9.0, height=0.9 + 0.42 * len(summaries))
-    names = [(labels or {}).get(row["policy"], row["policy"]) for row in summaries]
-    for axes, (key, title) in zip(panels, measures, strict=True):
+@styled
+def mean_and_tail(summaries: Sequence[Mapping[str, Any]], labels: Labels = None) -> "Figure":
+    """Mean, 99th percentile and longest completion time as bars, each with its change against the first row."""
+    measures = (("mean_jct_s", "mean"), ("p99_jct_s", "99th percentile"), ("max_jct_s", "longest"))
+    figure, panels = _panels(1, len(measures), 8.2, 0.75 + 0.42 * len(summaries), sharey=True)
+    for axes, (key, title) in zip(panels.flat, measures, strict=True):
         values = [row[key] or 0.0 for row in summaries]
         colours = [colour_of(row["policy"], position) for position, row in enumerate(summaries)]
-        axes.barh(range(len(values)), values, color=colours, height=0.65)
+        axes.barh(range(len(values)), values, color=colours, height=0.66)
         for position, value in enumerate(values):
-            change = "" if position == 0 or not values[0] else f"  {value / values[0] - 1:+.0%}"
-            axes.text(value, position, f" {value:.2f} s{change}", va="center", fontsize=9, color="#111827")
-        axes.set(title=title, xlim=(0, 1.5 * max(values, default=1.0)), xticks=[])
-        axes.set_yticks(range(len(names)), names if axes is panels[0] else [""] * len(names))
-        axes.invert_yaxis()
+            beside = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
+            axes.annotate(_seconds(value), (value, position), weight="bold", **beside)
+            if position and values[0]:
+                change = f"{value / values[0] - 1:+.0%}".replace("-", "−").replace("%", " %")
+                axes.text(
+                    1.0, position, change, va="center", ha="right", color=SOFT, fontsize=9, transform=_beside(axes)
+                )
+        axes.set(title=title, xlim=(0, 2.0 * max([*values, 1e-9])), xticks=[])
+        axes.set_yticks(range(len(values)), [_name(row["policy"], labels) for row in summaries])
         axes.spines["bottom"].set_visible(False)
         axes.tick_params(length=0)
+        axes.tick_params(axis="y", labelcolor=INK)
+    panels[0, 0].invert_yaxis()
     return figure
 
 
-def who_waited(tables: Mapping[str, JobTable], labels: Mapping[str, str] | None = None) -> "Figure":
-    """Every request as a line from its arrival to its end: grey while it waits, coloured while it is served.
+@styled
+def who_waited(tables: Mapping[str, JobTable], labels: Labels = None) -> "Figure":
+    """Every request as a line from its arrival to its end: pale while it waits, full while it is served.
 
-    One panel for each policy over the same time axis; requests in order of arrival from top to bottom; short answers
-    (below the median) and long ones in two colours.
+    One panel for each policy over the same time axis, with the first to arrive on top; the shorter and the longer half
+    of the answers in two colours. Of many requests, only every so-manieth is shown.
     """
-    figure, panels = _figure(len(tables), width=max(7.2, 3.4 * len(tables)), height=4.2, share=True)
-    for axes, (policy, table) in zip(panels, tables.items(), strict=True):
-        done = table.completed
-        order = np.argsort(table.arrival_s[done], kind="stable")
-        arrival, start, finish, tokens = (
-            column[done][order] for column in (table.arrival_s, table.start_s, table.finish_s, table.output_tokens)
-        )
-        rows = np.arange(len(arrival))
-        width = max(0.3, min(2.0, 240 / max(1, len(rows))))
-        axes.hlines(rows, arrival, start, color=_WAITING, linewidth=width)
-        short = tokens <= np.median(tokens) if len(tokens) else np.zeros(0, dtype=bool)
-        for which, colour, label in ((short, _SHORT, "short answer"), (~short, _LONG, "long answer")):
-            axes.hlines(rows[which], start[which], finish[which], color=colour, linewidth=width, label=label)
-        axes.set(title=(labels or {}).get(policy, policy), xlabel="seconds", yticks=[], xlim=(0, None))
-        axes.invert_yaxis()
-    panels[0].set_ylabel("requests in order of arrival")
-    handles, names = panels[0].get_legend_handles_labels()
-    if handles:
-        panels[-1].legend(handles, names, frameon=False, loc="upper right", fontsize=9)
+    from matplotlib.lines import Line2D  # noqa: PLC0415 - an extra
+
+    columns = min(2, len(tables))
+    rows = -(-len(tables) // columns)
+    figure, panels = _panels(rows, columns, 8.2, 0.6 + 3.1 * rows, sharex=True, sharey=True)
+    step = 1
+    for axes, (policy, table) in zip(panels.flat, tables.items(), strict=False):
+        shown, step = _bars(table)
+        arrival, start, finish = (column[shown] for column in (table.arrival_s, table.start_s, table.finish_s))
+        start = np.where(np.isnan(start), arrival, start)  # a host that cannot see the start sees no wait
+        short = table.output_tokens[shown] <= np.median(table.output_tokens[shown]) if len(shown) else shown > 0
+        line = np.arange(len(shown))
+        for which, colour in ((short, SHORT), (~short, LONG)):
+            axes.hlines(line[which], arrival[which], start[which], color=colour, alpha=0.38, linewidth=1.6)
+            axes.hlines(line[which], start[which], finish[which], color=colour, linewidth=1.9)
+        waits = (table.start_s - table.arrival_s)[table.completed]
+        mean = "" if not len(waits) or np.isnan(waits).any() else f": {_seconds(float(waits.mean()))} wait on average"
+        axes.set_title(_name(policy, labels) + mean)
+        axes.set(yticks=[], xlim=(0, None))
+        axes.grid(visible=True, axis="x")
+    for axes in panels[-1]:
+        axes.set_xlabel("seconds since the start")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("requests by arrival" if step == 1 else f"every {_ordinal(step)} request, by arrival")
+    for axes in panels.flat[len(tables) :]:
+        axes.set_visible(False)
+    panels[0, 0].invert_yaxis()  # shared by all
+    keys = [
+        Line2D([], [], color=colour, alpha=alpha, linewidth=4, label=label)
+        for colour, kind in ((SHORT, "short answer"), (LONG, "long answer"))
+        for alpha, label in ((0.38, f"{kind}, waiting"), (1.0, "being answered"))
+    ]
+    figure.legend(handles=keys, loc="outside upper left", ncols=4, handlelength=1.6, columnspacing=1.6)
     return figure
 
 
-def predicted_against_actual(predicted: Sequence[float], actual: Sequence[float]) -> "Figure":
-    """Each answer's predicted against its true length on logarithmic axes, with Kendall's τ-b."""
-    x, y = np.maximum(1.0, np.asarray(predicted, float)), np.maximum(1.0, np.asarray(actual, float))
-    figure, (axes,) = _figure(1, width=4.6, height=4.2)
-    top = 1.3 * float(max(x.max(initial=1.0), y.max(initial=1.0)))
-    axes.plot([1, top], [1, top], color="#9ca3af", linewidth=1, linestyle="--")
-    axes.scatter(x, y, s=10, alpha=0.45, color=_SHORT, linewidths=0)
+@styled
+def predicted_against_actual(predicted: ArrayLike, actual: ArrayLike) -> "Figure":
+    """Each answer's predicted and true length on logarithmic axes, with Kendall's τ-b of all of them."""
+    x, y = np.asarray(predicted, dtype=np.float64), np.asarray(actual, dtype=np.float64)
     tau = kendall_tau_b(x, y)
-    ranking = "" if tau is None else f" (Kendall τ-b {tau:.2f})"
-    axes.set(xscale="log", yscale="log", xlim=(0.9, top), ylim=(0.9, top))
-    axes.set(xlabel="predicted tokens", ylabel="true tokens", title=f"Predicted and true lengths{ranking}")
+    shown = np.unique(np.linspace(0, max(0, len(x) - 1), min(len(x), _MAX_DOTS)).astype(int))
+    x, y = np.maximum(1.0, x[shown]), np.maximum(1.0, y[shown])
+    figure, axes = _figure(5.0, 4.6)
+    low = 0.8 * float(min(x.min(initial=10.0), y.min(initial=10.0)))
+    high = 1.3 * float(max(x.max(initial=10.0), y.max(initial=10.0)))
+    axes.plot([low, high], [low, high], color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
+    axes.scatter(x, y, s=14, alpha=0.5, color=SHORT, linewidths=0)
+    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
+    axes.set(xlabel="predicted tokens", ylabel="true tokens")
+    if tau is not None:
+        axes.set_title(f"Kendall's τ-b = {tau:.2f}")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(_plain_numbers())
-    axes.grid(visible=True, color="#e5e7eb", linewidth=0.6)
+        _plain_numbers(axis)
+    axes.grid(visible=True)
     return figure
 
 
-def svg(figure: "Figure") -> str:
-    """The picture as an <svg> element that scales with its page."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    return re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
+def _bars(table: JobTable) -> tuple[NDArray[np.intp], int]:
+    """Which rows to show, in order of arrival, and that they are every so-manieth."""
+    done = np.flatnonzero(table.completed)
+    done = done[np.argsort(table.arrival_s[done], kind="stable")]
+    step = -(-len(done) // _MAX_BARS) or 1
+    return done[::step], step
 
 
-def save(figure: "Figure", path: Path) -> None:
-    """Write the picture in the format that the path's ending names."""
-    figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+def _figure(width: float, height: float) -> tuple["Figure", "Axes"]:
+    figure, panels = _panels(1, 1, width, height)
+    axes: Axes = panels[0, 0]
+    return figure, axes
 
 
-def _figure(panels: int, *, width: float, height: float, share: bool = False) -> tuple["Figure", NDArray[Any]]:
-    try:
-        import matplotlib as mpl  # noqa: PLC0415 - an extra
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except ImportError:
-        raise ConfigError("drawing needs matplotlib; install it with: pip install 'ssjf[plot]'") from None
-    mpl.rcParams.update(_STYLE)
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    axes = figure.subplots(1, panels, sharex=share, sharey=share, squeeze=False)
-    return figure, axes[0]
+def _panels(
+    rows: int, columns: int, width: float, height: float, *, sharex: bool = False, sharey: bool = False
+) -> tuple["Figure", NDArray[Any]]:
+    from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
+
+    figure = Figure(figsize=(width, height))
+    panels: NDArray[Any] = figure.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False)
+    return figure, panels
 
 
-def _plain_numbers() -> Any:
-    from matplotlib.ticker import FuncFormatter  # noqa: PLC0415
+def _beside(axes: "Axes") -> Any:
+    """Positions across the axes from 0 to 1, and down them by row."""
+    return axes.get_yaxis_transform()
 
-    return FuncFormatter(lambda value, _: f"{value:g}")
+
+def _plain_numbers(axis: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, NullFormatter  # noqa: PLC0415 - an extra
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
-def _percent() -> Any:
-    from matplotlib.ticker import PercentFormatter  # noqa: PLC0415
+def _name(policy: str, labels: Labels) -> str:
+    return (labels or {}).get(policy, policy)
 
-    return PercentFormatter(1.0, decimals=0)
+
+def _seconds(value: float) -> str:
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} s"
+
+
+def _ordinal(number: int) -> str:
+    return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10 if number // 10 % 10 != 1 else 0, 'th') }"

@@ -1,50 +1,57 @@
-"""One self-contained HTML page: text, tables and inline pictures; no scripts, no links to elsewhere."""
+"""One self-contained HTML page: text, tables and inline pictures; no scripts, nothing loaded from elsewhere.
 
-import html
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-_CSS = """
-:root { color-scheme: light dark; --ink: #111827; --soft: #4b5563; --line: #e5e7eb; --page: #ffffff; --best: #ecfdf5; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #f3f4f6; --soft: #9ca3af; --line: #374151; --page: #111827; --best: #064e3b; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 62rem; padding: 2rem 1.25rem 4rem; background: var(--page); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .6rem; }
-h2 { font-size: 1.2rem; margin: 2.6rem 0 .4rem; }
-p { margin: .4rem 0 .9rem; max-width: 46rem; }
-.lead { font-size: 1.15rem; }
-.soft, figcaption { color: var(--soft); font-size: .92rem; }
-.numbers { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.4rem 0; padding: 0; list-style: none; }
-.numbers li { border: 1px solid var(--line); border-radius: .6rem; padding: .8rem 1.1rem; min-width: 9.5rem; flex: 1; }
-.numbers b { display: block; font-size: 1.7rem; line-height: 1.2; }
-figure { margin: 1rem 0; }
-figure svg { width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: .6rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; width: 100%; }
-th, td { padding: .4rem .6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-th { color: var(--soft); font-weight: 600; }
+It reads on a phone and on a desk, on light and on dark. This module does not know what was measured.
 """
 
-# column of summary.json, heading, format
-_COLUMNS = (
-    ("mean_jct_s", "mean", "{:.2f}"),
-    ("p50_jct_s", "p50", "{:.2f}"),
-    ("p90_jct_s", "p90", "{:.2f}"),
-    ("p99_jct_s", "p99", "{:.2f}"),
-    ("max_jct_s", "max", "{:.2f}"),
-    ("mean_ttft_s", "first token", "{:.2f}"),
-    ("short", "short ones", "{:.2f}"),
-    ("long", "long ones", "{:.2f}"),
-    ("output_tokens_per_s", "tokens/s", "{:.0f}"),
-    ("gain", "gain", "{:.0%}"),
-    ("oracle_share", "of the oracle's", "{:.0%}"),
-    ("failed", "failed", "{:d}"),
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from ssjf.metrics.summary import Summary
+from ssjf.report.style import colour_of
+from ssjf.report.table import COLUMNS, cells
+
+_CSS = """
+:root { color-scheme: light dark; --ink: #1f2430; --soft: #5b6472; --line: #dfe3e8; --page: #ffffff; --card: #f6f7f9; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #eceef2; --soft: #a3abb8; --line: #353b46; --page: #14171d; --card: #1d2129; }
+}
+* { box-sizing: border-box; }
+html { -webkit-text-size-adjust: 100%; }
+body { margin: 0 auto; max-width: 52rem; padding: 2.4rem 1.2rem 4rem; background: var(--page); color: var(--ink);
+  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+h1 { font-size: 1.85rem; line-height: 1.2; margin: 0 0 .7rem; letter-spacing: -.01em; }
+h2 { font-size: 1.2rem; line-height: 1.3; margin: 2.8rem 0 .3rem; }
+p { margin: .3rem 0 .9rem; max-width: 44rem; }
+.lead { font-size: 1.12rem; }
+.soft, figcaption, .note { color: var(--soft); font-size: .9rem; }
+.numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .8rem; margin: 1.6rem 0;
+  padding: 0; list-style: none; }
+.numbers li { background: var(--card); border-radius: .6rem; padding: .8rem 1rem; font-size: .9rem; line-height: 1.4;
+  color: var(--soft); }
+.numbers b { display: block; font-size: 1.75rem; line-height: 1.25; color: var(--ink); }
+figure { margin: .8rem 0 0; }
+.scroll { overflow-x: auto; }
+figure svg { display: block; width: 100%; height: auto; }
+figure svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif !important; }
+figcaption { margin-top: .4rem; max-width: 44rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .88rem; width: 100%;
+  margin-top: .6rem; }
+th, td { padding: .42rem .5rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--page); }
+thead th { color: var(--soft); font-weight: 600; }
+tbody th { font-weight: 600; }
+i.dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .5em; }
+"""
+
+_TABLE_NOTE = (
+    "Seconds from arrival to a whole answer: mean, percentiles, longest. TTFT: mean seconds to the first token. Short "
+    "and long: mean of the answers below and above the median length. Tokens/s: while somebody waits. Gain: of the "
+    "mean, against first come first served; then its share of what perfect knowledge of the lengths would gain."
 )
+
+
+_TABLE_END = "</table></div>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,14 +63,14 @@ class Section:
         text: a paragraph in plain words.
         figure: an <svg> element.
         caption: what the figure shows.
-        rows: summaries, shown as a table; seconds unless the heading says otherwise.
+        rows: summaries, shown as a table.
     """
 
     heading: str
     text: str = ""
     figure: str = ""
     caption: str = ""
-    rows: Sequence[Mapping[str, Any]] = ()
+    rows: Sequence[Summary] = ()
 
 
 def page(
@@ -85,38 +92,39 @@ def page(
         foot: how it was measured, and its limits.
         labels: names of policies for people.
     """
-    cards = "".join(f"<li><b>{html.escape(value)}</b>{html.escape(what)}</li>" for value, what in numbers)
+    cards = "".join(f"<li><b>{escape(value)}</b>{escape(what)}</li>" for value, what in numbers)
     body = "".join(_section(section, labels) for section in sections)
+    body = body.replace(_TABLE_END, f'{_TABLE_END}<p class="note">{_TABLE_NOTE}</p>', 1)  # said once
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_CSS}</style></head><body>\n"
-        f'<h1>{html.escape(title)}</h1><p class="lead">{html.escape(lead)}</p>\n<ul class="numbers">{cards}</ul>\n'
-        f'{body}\n<h2>How this was measured</h2><p class="soft">{html.escape(foot)}</p></body></html>\n'
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_CSS}</style></head><body>\n"
+        f'<h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>\n<ul class="numbers">{cards}</ul>\n'
+        f'{body}<section><h2>How this was measured</h2><p class="soft">{escape(foot)}</p></section>\n</body></html>\n'
     )
 
 
 def _section(section: Section, labels: Mapping[str, str]) -> str:
-    parts = [f"<section><h2>{html.escape(section.heading)}</h2>"]
+    parts = [f"<section><h2>{escape(section.heading)}</h2>"]
     if section.text:
-        parts.append(f"<p>{html.escape(section.text)}</p>")
+        parts.append(f"<p>{escape(section.text)}</p>")
     if section.figure:
-        parts.append(f"<figure>{section.figure}<figcaption>{html.escape(section.caption)}</figcaption></figure>")
+        caption = f"<figcaption>{escape(section.caption)}</figcaption>" if section.caption else ""
+        parts.append(f'<figure><div class="scroll">{section.figure}</div>{caption}</figure>')
     if section.rows:
         parts.append(_table(section.rows, labels))
     return "".join(parts) + "</section>\n"
 
 
-def _table(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> str:
-    head = "".join(f"<th>{heading}</th>" for _, heading, _ in _COLUMNS)
+def _table(rows: Sequence[Summary], labels: Mapping[str, str]) -> str:
+    head = "".join(f'<th scope="col">{escape(heading)}</th>' for _, heading, _ in COLUMNS)
     lines = []
-    for row in rows:
-        cells = "".join(f"<td>{_cell(row.get(name), shape)}</td>" for name, _, shape in _COLUMNS)
-        lines.append(f"<tr><td>{html.escape(labels.get(row['policy'], row['policy']))}</td>{cells}</tr>")
-    return f'<div class="scroll"><table><tr><th>policy</th>{head}</tr>{"".join(lines)}</table></div>'
-
-
-def _cell(value: Any, shape: str) -> str:
-    if isinstance(value, Mapping):  # short and long jobs: their mean
-        value = value.get("mean_jct_s")
-    return "–" if value is None else shape.format(value)
+    for position, row in enumerate(rows):
+        dot = f'<i class="dot" style="background:{colour_of(row["policy"], position)}"></i>'
+        name = escape(labels.get(row["policy"], row["policy"]))
+        figures = "".join(f"<td>{escape(cell)}</td>" for cell in cells(row))
+        lines.append(f'<tr><th scope="row">{dot}{name}</th>{figures}</tr>')
+    return (
+        f'<div class="scroll"><table><thead><tr><th scope="col">policy</th>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody>{_TABLE_END}"
+    )

@@ -1,7 +1,7 @@
-"""How long one iteration of an engine with continuous batching takes.
+"""An engine with continuous batching, as the simulator's step model sees it: what an iteration costs and may hold.
 
-The four coefficients are an engine's whole description in time: they are fitted by `ssjf calibrate`, kept in a small
-JSON file, and used by the step model of the simulator. This module knows neither schedules nor how they were fitted.
+The four cost coefficients are an engine's whole description in time: they are fitted by `ssjf calibrate` and kept in a
+small JSON file. This module knows neither schedules nor how the coefficients were fitted.
 """
 
 import json
@@ -55,7 +55,8 @@ class StepCostModel:
 
         Args:
             num_seqs: the reference batch; the engine's `max_num_seqs`.
-            context_tokens: mean context of a running sequence; that of its attention is what makes service linear.
+            context_tokens: mean context of a running sequence. A request's own context grows with its length; with
+                a common one service stays linear.
         """
         per_decode_token_s = self.per_decode_token_s + self.per_kv_token_s * context_tokens
         return LinearServiceModel(
@@ -63,6 +64,55 @@ class StepCostModel:
             per_input_token_s=num_seqs * self.per_prefill_token_s,
             per_output_token_s=self.base_s + num_seqs * per_decode_token_s,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLimits:
+    """What an engine can hold and do in one iteration, beside the number of sequences; names as in vLLM.
+
+    Attributes:
+        num_kv_blocks: blocks of the KV cache.
+        block_size: tokens that a block holds.
+        max_num_batched_tokens: tokens computed in one iteration: one for each decoding sequence, prompts in the rest.
+        prefix_hit_fraction: part of every prompt that the prefix cache has already; it costs no prefill, but memory.
+        prefix_lifetime_s: how long after a request's arrival its prefix stays cached; one that is let in later has to
+            compute all of its prompt. So an order that lets some wait for long pays for the locality it loses.
+    """
+
+    num_kv_blocks: int
+    block_size: int = 16
+    max_num_batched_tokens: int = 2048
+    prefix_hit_fraction: float = 0.0
+    prefix_lifetime_s: float = math.inf
+
+    def __post_init__(self) -> None:
+        """Reject an engine that could do nothing."""
+        if min(self.num_kv_blocks, self.block_size, self.max_num_batched_tokens) < 1:
+            raise ValueError(f"an engine's limits must be at least 1: {self}")
+        if not 0 <= self.prefix_hit_fraction <= 1:
+            raise ValueError(f"prefix_hit_fraction must be from 0 to 1, not {self.prefix_hit_fraction}")
+        if not self.prefix_lifetime_s >= 0:
+            raise ValueError(f"prefix_lifetime_s must be at least 0, not {self.prefix_lifetime_s}")
+
+    def cached_tokens(self, num_prompt_tokens: int) -> int:
+        """How much of a prompt the prefix cache has; the last token is always computed."""
+        return min(int(self.prefix_hit_fraction * num_prompt_tokens), num_prompt_tokens - 1)
+
+
+def seconds_alone(num_prompt_tokens: int, num_output_tokens: int, cost: StepCostModel, limits: EngineLimits) -> float:
+    """From arrival to the last token on an idle engine: what slowdown is measured against."""
+    cached = limits.cached_tokens(num_prompt_tokens)
+    chunk = limits.max_num_batched_tokens
+    num_chunks = -(-(num_prompt_tokens - cached) // chunk)
+    num_decodes = num_output_tokens - 1
+    kv_while_prefilling = (num_chunks - 1) * cached + chunk * num_chunks * (num_chunks - 1) // 2 + num_prompt_tokens
+    kv_while_decoding = num_decodes * num_prompt_tokens + num_decodes * (num_decodes + 1) // 2
+    return (
+        cost.base_s * (num_chunks + num_decodes)
+        + cost.per_prefill_token_s * (num_prompt_tokens - cached)
+        + cost.per_decode_token_s * num_decodes
+        + cost.per_kv_token_s * (kv_while_prefilling + kv_while_decoding)
+    )
 
 
 def save_cost_model(path: Path, model: StepCostModel, calibration: Mapping[str, Any]) -> None:

@@ -93,14 +93,20 @@ class Burst:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
-    """Recorded arrivals, played `scale` times as fast."""
+    """Recorded arrivals.
+
+    Attributes:
+        recorded_s: instants in any order.
+        scale: multiplies the rate: 2 plays the trace twice as fast.
+        name: of the trace, for messages.
+    """
 
     recorded_s: Sequence[float]
     scale: float = 1.0
     name: str = "trace"
 
     def times(self, count: int, seed: int) -> NDArray[np.float64]:
-        """The first `count` recorded times, from 0; the seed changes nothing.
+        """The first `count` recorded times, counted from the earliest; the seed changes nothing.
 
         Raises:
             ConfigError: the trace is shorter.
@@ -116,35 +122,36 @@ class Trace:
 def parse_arrivals(spec: str) -> Arrivals:
     """Build an arrival process from its text, for example ``poisson:2.5`` or ``trace:day.csv.gz:10``.
 
+    Rates are requests per second. A trace's SCALE multiplies its rate: with 10, ten hours pass in one.
+
     Raises:
         ConfigError: it does not follow the grammar.
-        DataError: the trace cannot be read.
+        DataError: the trace cannot be read or has no arrival times.
     """
-    kind, *arguments = spec.split(":")
-    if kind == "trace" and arguments:
-        return _trace(arguments)
-    processes: dict[str, Callable[..., Arrivals]] = {
-        "poisson": Poisson,
-        "gamma": Gamma,
-        "uniform": Uniform,
-        "onoff": OnOff,
-        "burst": Burst,
+    kind, _, rest = spec.partition(":")
+    if kind == "trace" and rest:
+        return _trace(spec, rest)
+    processes: dict[str, tuple[Callable[..., Arrivals], int]] = {
+        "poisson": (Poisson, 1),
+        "gamma": (Gamma, 2),
+        "uniform": (Uniform, 1),
+        "onoff": (OnOff, 1),
+        "burst": (Burst, 0),
     }
-    wanted = {"gamma": 2, "burst": 0}.get(kind, 1)
-    if kind not in processes or len(arguments) != wanted:
+    process, num_arguments = processes.get(kind, (None, 0))
+    arguments = spec.split(":")[1:]
+    if process is None or len(arguments) != num_arguments:
         raise ConfigError(f"arrivals {spec!r}: expected {GRAMMAR}")
-    return processes[kind](*(_positive(spec, argument) for argument in arguments))
+    return process(*(_positive(spec, argument) for argument in arguments))
 
 
-def _trace(arguments: list[str]) -> Trace:
-    path, scale = ":".join(arguments), 1.0
-    if len(arguments) > 1 and not Path(path).exists():
-        path, scale = ":".join(arguments[:-1]), _positive("trace", arguments[-1])
-    items = read_workload(path)
-    arrivals = [item.arrival_s for item in items if item.arrival_s is not None]
-    if not arrivals:
-        raise ConfigError(f"{path} has no arrival times; name a trace with a column arrival_s")
-    return Trace(arrivals, scale, path)
+def _trace(spec: str, path: str) -> Trace:
+    scale = 1.0
+    if ":" in path and not Path(path).exists():
+        path, _, text = path.rpartition(":")
+        scale = _positive(spec, text)
+    items = read_workload(path, require=("arrival_s",))
+    return Trace([item.arrival_s for item in items if item.arrival_s is not None], scale, path)
 
 
 def _positive(spec: str, text: str) -> float:

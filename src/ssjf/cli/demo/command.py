@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 # default, made for loads below 1, gains more and lets the p99 of an overload grow by half.
 _AGEING_RATE_PER_SLOT = 0.25
 
+# Speeds that differ by more say more about the machine than about the policies.
+_STEADY = 0.03
+
 
 def demo(
     *,
@@ -25,7 +28,8 @@ def demo(
     ] = None,
     slots: Annotated[int, typer.Option(min=1, help="Requests that the engine serves at once.")] = 2,
     jobs: Annotated[int, typer.Option(min=20, help="Requests in the overload.")] = 400,
-    light_jobs: Annotated[int, typer.Option(min=20, help="Requests in the part with light load.")] = 120,
+    light_jobs: Annotated[int, typer.Option(min=20, help="Requests in the part with light load.")] = 100,
+    repetitions: Annotated[int, typer.Option(min=1, help="Of the comparison; each second one in opposite order.")] = 2,
     training_prompts: Annotated[int, typer.Option(min=50, help="Answers that the predictor learns from.")] = 400,
     seed: Annotated[int, typer.Option(min=0, help="Of prompts and arrival times.")] = 0,
 ) -> None:
@@ -36,6 +40,7 @@ def demo(
         raise ConfigError(f"--out {out} is a file; name a folder")
     plan = DemoPlan(
         slots=slots,
+        repetitions=repetitions,
         num_jobs={"overload": jobs, "light": light_jobs},
         loads={"overload": 1.3, "light": 0.7},
         num_training_prompts=training_prompts,
@@ -81,22 +86,31 @@ def _write_and_show(measurement: "Measurement", out: Path) -> None:
     from rich.console import Console
 
     from ssjf.cli.demo.measure import PARTS
-    from ssjf.cli.demo.results import figures_table, report, summaries, tables_of
+    from ssjf.cli.demo.results import figures_table, report, summaries
     from ssjf.metrics.summary import write_summary
-    from ssjf.metrics.table import write_jobs_csv
+    from ssjf.metrics.table import tables, write_jobs_csv
 
     rows = summaries(measurement.records)
     write_summary(out / "summary.json", rows)
-    write_jobs_csv(out / "jobs.csv", tables_of(measurement.records["overload"]).values())
-    write_jobs_csv(out / "jobs-light.csv", tables_of(measurement.records["light"]).values())
+    write_jobs_csv(out / "jobs.csv", tables(measurement.records["overload"]))
+    write_jobs_csv(out / "jobs-light.csv", tables(measurement.records["light"]))
     (out / "report.html").write_text(report(measurement, rows), encoding="utf-8")
 
     console = Console(highlight=False)
     console.width = max(console.width, 120)  # a table cut in pieces compares nothing
     plan = measurement.plan
     for part in PARTS:
-        title = f"{part}: {plan.num_jobs[part]} requests at {plan.loads[part]:g} of capacity; seconds"
+        title = (
+            f"{part}: {plan.num_jobs[part]} requests at {plan.loads[part]:g} of capacity, "
+            f"{plan.repetitions} times; seconds"
+        )
         console.print(figures_table(rows, part, title))
+    speeds = [row["output_tokens_per_s"] for row in rows if row["part"] == "overload" and row["output_tokens_per_s"]]
+    if speeds and max(speeds) > (1 + _STEADY) * min(speeds):
+        console.print(
+            f"warning: the machine was {max(speeds) / min(speeds) - 1:.0%} faster for one policy than for another, "
+            "which blurs the comparison; repeat the demo while nothing else is running"
+        )
     for error, count in measurement.errors.most_common():
         console.print(f"{count} failed: {error}", markup=False)
     console.print(

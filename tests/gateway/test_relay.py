@@ -1,0 +1,71 @@
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssjf.gateway.relay import StreamReader
+
+EVENTS = [
+    b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}',
+    b": a comment that keeps the connection alive",
+    b'data: {"choices":[{"index":0,"delta":{"content":"Hello"}}],"usage":null}',
+    b'data:{"choices":[{"index":0,"delta":{"content":" you"},"finish_reason":"stop"}]}',
+]
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2,"total_tokens":9}}'
+DONE = b"data: [DONE]"
+
+
+def stream(blank_line: bytes) -> bytes:
+    return b"".join(event + blank_line for event in [*EVENTS, USAGE, DONE])
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    ends = [*sorted({place % len(data) for place in places}), len(data)]
+    return [data[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+
+
+@pytest.mark.parametrize("blank_line", [b"\n\n", b"\r\n\r\n"])
+@given(places=st.lists(st.integers(0, 10_000), max_size=20))
+def test_only_the_usage_event_is_taken_out_wherever_the_stream_is_cut(blank_line: bytes, places: list[int]) -> None:
+    reader = StreamReader(usage_wanted=False)
+    passed = b"".join(reader.feed(piece) for piece in cut(stream(blank_line), places)) + reader.end()
+    assert passed == b"".join(event + blank_line for event in [*EVENTS, DONE])
+    assert (reader.num_prompt_tokens, reader.num_output_tokens, reader.num_content_events) == (7, 2, 2)
+    assert reader.complete
+
+
+@pytest.mark.parametrize("blank_line", [b"\n\n", b"\r\n\r\n"])
+@given(places=st.lists(st.integers(0, 10_000), max_size=20))
+def test_who_asked_for_usage_gets_every_piece_as_it_came(blank_line: bytes, places: list[int]) -> None:
+    reader = StreamReader(usage_wanted=True)
+    for piece in cut(stream(blank_line), places):
+        assert reader.feed(piece) == piece
+    assert reader.end() == b""
+    assert reader.num_output_tokens == 2
+
+
+@given(data=st.lists(st.binary(max_size=50), max_size=20))
+def test_garbage_passes_unchanged_and_harms_nobody(data: bytes) -> None:
+    reader = StreamReader(usage_wanted=False)
+    assert b"".join(reader.feed(piece) for piece in data) + reader.end() == b"".join(data)
+
+
+def test_a_finish_reason_is_an_end_too_but_silence_is_not() -> None:
+    reader = StreamReader(usage_wanted=False)
+    reader.feed(EVENTS[2] + b"\n\n")
+    assert not reader.complete
+    reader.feed(EVENTS[3] + b"\n\n")
+    assert reader.complete
+
+
+def test_an_error_that_the_engine_tells_is_noticed() -> None:
+    reader = StreamReader(usage_wanted=False)
+    event = b"data: " + orjson.dumps({"error": {"message": "out of memory"}}) + b"\n\n"
+    assert reader.feed(event) == event
+    assert reader.failed
+
+
+def test_a_client_with_half_an_event_is_in_the_middle_of_one() -> None:
+    reader = StreamReader(usage_wanted=True)
+    reader.feed(EVENTS[2] + b"\n\n" + EVENTS[3][:10])
+    assert reader.mid_event
