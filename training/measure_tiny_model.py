@@ -104,6 +104,10 @@ def write_card(folder: Path, *, count: int, seed: int) -> dict[str, object]:
             "Comes with the package, so that scheduling can be tried without a download. "
             "It speaks the language of ssjf.workload.instructions and nothing else; do not ask it for facts."
         ),
+        "limits": (
+            "Counting and sums are mostly wrong; about two answers in a thousand run on to the limit. "
+            "Of a conversation of several turns only the last question matters."
+        ),
         "data": "ssjf.workload.instructions.generate('train', ...), made up by rule, nothing downloaded",
         "made_by": "python -m training.train_tiny_model; python -m training.measure_tiny_model",
         "file_bytes": model.stat().st_size,

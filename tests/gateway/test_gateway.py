@@ -245,3 +245,13 @@ async def test_shadow_mode_reports_what_the_other_policy_would_have_given_and_re
         await asyncio.gather(*(stack.chat("more") for _ in range(60)))
         while (await stack.metrics())["ssjf_shadow_own_jct_seconds"] == 0:
             pass
+
+
+async def test_metrics_show_what_the_default_policy_goes_by(make_stack: MakeStack) -> None:
+    async with make_stack(policy="auto", automatic=True) as stack:
+        await asyncio.gather(*(stack.chat("one two three") for _ in range(30)))
+        metrics = await stack.settled(requests_running=0)
+        # every answer is as long as every other: there is nothing to rank, and nothing is trusted
+        assert 0 <= metrics['ssjf_policy_state{name="trust"}'] <= 1
+        assert 0 <= metrics['ssjf_policy_state{name="concordance"}'] <= 1
+        assert metrics['ssjf_policy_state{name="prediction_scale"}'] > 0

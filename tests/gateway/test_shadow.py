@@ -4,15 +4,24 @@ import logging
 import pytest
 
 from ssjf.core.policies import FCFS, SSJF
-from ssjf.core.types import Request
+from ssjf.core.service import LinearServiceModel
+from ssjf.core.types import Job, Prediction, Request
 from ssjf.gateway.shadow import Estimate, Shadow
+
+
+MODEL = LinearServiceModel()
+
+
+def job(request_id: str, *, num_output_tokens: float) -> Job:
+    request = Request(request_id=request_id, prompt="secret", arrival_time=0.0)
+    return Job(request, prediction=Prediction(num_output_tokens))
 
 
 async def fill(shadow: Shadow) -> None:
     """A long request first, then 49 short ones; all are there from the beginning."""
     for index in range(50):
         service_s = 49.0 if index == 0 else 1.0
-        shadow.add(Request(request_id=str(index), prompt="x", arrival_time=0.0), service_s, service_s)
+        shadow.add(job(str(index), num_output_tokens=10 * service_s), service_s, MODEL)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +51,6 @@ async def test_the_estimate_is_what_pencil_and_paper_give(
 
 async def test_prompts_are_not_kept() -> None:
     shadow = Shadow(FCFS, SSJF, num_slots=1, max_wait_s=None, report=lambda _: None)
-    shadow.add(Request(request_id="a", prompt="secret", arrival_time=0.0), 1.0, 1.0)
+    shadow.add(job("a", num_output_tokens=1), 1.0, MODEL)
     assert shadow._served[0].request.prompt == ""
     await shadow.close()

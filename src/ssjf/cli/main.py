@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from ssjf.cli.demo.command import demo
 from ssjf.cli.engine import engine
 from ssjf.cli.replay import replay
 from ssjf.cli.reproduce import reproduce
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (serve, engine, replay, train, simulate, reproduce):
+for command in (demo, serve, engine, replay, train, simulate, reproduce):
     app.command()(command)
 
 

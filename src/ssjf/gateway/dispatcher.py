@@ -130,8 +130,6 @@ class Dispatcher:
 
     def pump(self) -> None:
         """Let in whom the scheduler lets in."""
-        if self._held:
-            return
         for job in self._scheduler.admit(self._clock()):
             exchange = self._live[job.request.request_id]
             self._telemetry.started(exchange.queued_s)
@@ -192,7 +190,8 @@ class Dispatcher:
         if output is None or job.started_at is None or not exchange.incoming.single:
             return
         self._speed.observe(
-            num_input_tokens=exchange.num_prompt_tokens or job.request.num_prompt_tokens,
+            # the estimate, as in every prediction: where it is off by a factor, the measured speed makes up for it
+            num_input_tokens=job.request.num_prompt_tokens,
             num_output_tokens=output,
             prefill_s=None if exchange.first_token_at is None else exchange.first_token_at - job.started_at,
             total_s=now - job.started_at,
@@ -204,8 +203,7 @@ class Dispatcher:
                 self._value(waiting)
         self._forecaster.observe(job.request, output)
         if self._shadow is not None:
-            assert job.prediction is not None
-            self._shadow.add(job.request, self._service_s(exchange.incoming, job.prediction), now - job.started_at)
+            self._shadow.add(job, now - job.started_at, self._model)
 
 
 def _has_drifted(old: LinearServiceModel, new: LinearServiceModel) -> bool:

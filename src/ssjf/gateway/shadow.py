@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from ssjf.core.capacity import Slots
 from ssjf.core.replay import replay
 from ssjf.core.scheduler import Scheduler
-from ssjf.core.types import Job, Policy, Request
+from ssjf.core.service import LinearServiceModel
+from ssjf.core.types import Job, Policy, Prediction, Request
 
 _log = logging.getLogger(__name__)
 _WINDOW = 2000  # finished requests that an estimate covers
@@ -46,7 +47,7 @@ class Estimate:
 @dataclass(frozen=True, slots=True)
 class _Served:
     request: Request
-    predicted_service_s: float
+    prediction: Prediction
     service_s: float
 
 
@@ -79,14 +80,21 @@ class Shadow:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ssjf-shadow")
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, request: Request, predicted_service_s: float, service_s: float) -> None:
-        """Remember a finished request."""
+    def add(self, job: Job, service_s: float, model: LinearServiceModel) -> None:
+        """Remember a finished job that had a prediction.
+
+        Args:
+            job: what was served.
+            service_s: for how long it kept its slot.
+            model: what values predictions now; the whole past is valued by the latest.
+        """
+        assert job.prediction is not None
         # without the prompt: thousands of them would be a lot of memory, and nobody reads them
-        self._served.append(_Served(replace(request, prompt=""), predicted_service_s, service_s))
+        self._served.append(_Served(replace(job.request, prompt=""), job.prediction, service_s))
         self._since += 1
         if self._since >= _EVERY and (self._task is None or self._task.done()):
             self._since = 0
-            self._task = asyncio.get_running_loop().create_task(self._estimate(list(self._served)))
+            self._task = asyncio.get_running_loop().create_task(self._estimate(list(self._served), model))
 
     async def close(self) -> None:
         """Give up an estimate under way."""
@@ -95,8 +103,8 @@ class Shadow:
             await asyncio.gather(self._task, return_exceptions=True)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _estimate(self, served: Sequence[_Served]) -> None:
-        estimate = await asyncio.get_running_loop().run_in_executor(self._thread, self.estimate, served)
+    async def _estimate(self, served: Sequence[_Served], model: LinearServiceModel) -> None:
+        estimate = await asyncio.get_running_loop().run_in_executor(self._thread, self._replay, served, model)
         _log.info(
             "shadow estimate over %d requests: mean completion %.3f s as served, %.3f s under the other (%+.1f %%)",
             estimate.num_jobs,
@@ -106,12 +114,20 @@ class Shadow:
         )
         self._report(estimate)
 
-    def estimate(self, served: Sequence[_Served]) -> Estimate:
-        """Replay under both policies."""
-        return Estimate(len(served), self._mean_jct(self._own(), served), self._mean_jct(self._other(), served))
+    def _replay(self, served: Sequence[_Served], model: LinearServiceModel) -> Estimate:
+        """Under both policies."""
+        own, other = (self._mean_jct(policy, served, model) for policy in (self._own(), self._other()))
+        return Estimate(len(served), own, other)
 
-    def _mean_jct(self, policy: Policy, served: Sequence[_Served]) -> float:
-        in_order = sorted(served, key=lambda s: s.request.arrival_time)
-        jobs = [(Job(s.request, s.predicted_service_s), s.service_s) for s in in_order]
+    def _mean_jct(self, policy: Policy, served: Sequence[_Served], model: LinearServiceModel) -> float:
+        jobs = [
+            (
+                Job(
+                    s.request, model.seconds(s.request.num_prompt_tokens, s.prediction.num_output_tokens), s.prediction
+                ),
+                s.service_s,
+            )
+            for s in sorted(served, key=lambda s: s.request.arrival_time)
+        ]
         replay(jobs, Scheduler(policy, Slots(self._num_slots), max_wait_s=self._max_wait_s))
         return sum((job.finished_at or 0.0) - job.request.arrival_time for job, _ in jobs) / len(jobs)

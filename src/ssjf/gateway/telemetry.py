@@ -3,12 +3,13 @@
 This module only counts; it decides nothing.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ssjf.core.scheduler import Scheduler
-from ssjf.core.types import Outcome
+from ssjf.core.types import AdaptivePolicy, Outcome
 
 if TYPE_CHECKING:
     from ssjf.gateway.dispatcher import Exchange
@@ -40,6 +41,7 @@ class Telemetry:
         self._ttft = self._histogram("ssjf_time_to_first_token_seconds", "Arrival to first token.", _SECONDS)
         self._jct = self._histogram("ssjf_request_duration_seconds", "Arrival to finish.", _SECONDS)
         self._predicted = self._histogram("ssjf_predicted_output_tokens", "Predicted length of answers.", _TOKENS)
+        self._prompt = self._histogram("ssjf_prompt_tokens", "True length of prompts.", _TOKENS)
         self._actual = self._histogram("ssjf_output_tokens", "True length of answers.", _TOKENS)
         self._ratio = self._histogram("ssjf_prediction_ratio", "Predicted over true length.", _RATIOS)
         self._fallbacks = Counter(
@@ -65,6 +67,11 @@ class Telemetry:
         self._waiting.set_function(lambda: len(scheduler.waiting))
         self._running.set_function(lambda: len(scheduler.running))
         self._slots.set_function(lambda: scheduler.slots.total)
+        adaptive = scheduler.adaptive
+        if adaptive is not None:
+            state = Gauge("ssjf_policy_state", "What an adaptive policy goes by.", ["name"], registry=self.registry)
+            for name in adaptive.state():
+                state.labels(name).set_function(partial(_state_of, adaptive, name))
 
     def rejected(self, reason: str) -> None:
         """A request was turned away before it was accepted."""
@@ -91,6 +98,8 @@ class Telemetry:
         self._jct.observe(now - arrival)
         if exchange.first_token_at is not None:
             self._ttft.observe(exchange.first_token_at - arrival)
+        if exchange.num_prompt_tokens is not None:
+            self._prompt.observe(exchange.num_prompt_tokens)
         if exchange.num_output_tokens is None:
             return
         self._actual.observe(exchange.num_output_tokens)
@@ -111,3 +120,7 @@ class Telemetry:
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(name, text, buckets=buckets, registry=self.registry)
+
+
+def _state_of(policy: AdaptivePolicy, name: str) -> float:
+    return policy.state()[name]
