@@ -8,7 +8,6 @@ from ssjf.core.service import LinearServiceModel
 from ssjf.core.types import Job, Prediction, Request
 from ssjf.gateway.shadow import Estimate, Shadow
 
-
 MODEL = LinearServiceModel()
 
 

@@ -264,8 +264,8 @@ def test_they_agree_where_memory_is_short_and_many_are_thrown_out(policy: Policy
             prefix_hit_fraction=rng.choice([0.0, 0.3]),
         )
         sizes = [
-            (rng.random(), rng.randint(0, 20), int(1 + 39 * rng.random() ** 2), rng.uniform(0.3, 2.0), rng.randint(0, 5) // 5)
-            for _ in range(rng.randint(10, 40))
+            (rng.random(), rng.randint(0, 20), int(1 + 39 * rng.random() ** 2), rng.uniform(0.3, 2.0), index % 5 // 4)
+            for index in range(rng.randint(10, 40))
         ]
         options = {"slots": rng.randint(2, 20), "max_wait_s": rng.choice([None, 1.0]), "dyadic": False, "speed": 12.0}
         check_against_the_plain_loop(sizes, policy, limits=limits, **options)

@@ -130,6 +130,8 @@ class Dispatcher:
 
     def pump(self) -> None:
         """Let in whom the scheduler lets in."""
+        if self._held:
+            return
         for job in self._scheduler.admit(self._clock()):
             exchange = self._live[job.request.request_id]
             self._telemetry.started(exchange.queued_s)

@@ -21,7 +21,7 @@ _RATIOS = (0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 0.9, 1.1, 1.25, 1.5, 2, 3, 5, 10)
 
 
 class Telemetry:
-    """Every metric of one gateway; each carries a line that says what it means."""
+    """Every metric of one gateway. Names are listed in docs/metrics.md."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

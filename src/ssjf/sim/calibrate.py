@@ -1,0 +1,232 @@
+"""Fit the step cost model to what a client saw of an engine that it probed.
+
+A probe is a *wave*: so many requests sent at once, answers of a fixed length. Two things are read off each wave:
+
+- the time until all have their first token: what is prefilled in it, and in how many iterations, is known;
+- from then on the last one to start decodes undisturbed by prompts, one token per iteration, while the others that
+  decode beside it are known from their own first and last tokens. Where the server or the network started them at
+  different times, or sends tokens in lumps, that shifts nothing.
+
+Both are linear in the coefficients. They are fitted by least squares of *relative* errors with no coefficient below
+zero, and robustly, for a client on a busy machine sees outliers. This module does no I/O and reads no clock.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssjf.core.capacity import Slots
+from ssjf.core.policies import FCFS
+from ssjf.core.scheduler import Scheduler
+from ssjf.core.service import LinearServiceModel
+from ssjf.core.types import Job, Request
+from ssjf.errors import DataError
+from ssjf.sim.step import serve_steps
+from ssjf.sim.step_cost import EngineLimits, StepCostModel
+
+# One coefficient 1, the others 0: what an engine with such costs calls seconds counts iterations, tokens, ...
+_UNITS = tuple(
+    StepCostModel(base_s=base, per_prefill_token_s=prefill, per_decode_token_s=decode, per_kv_token_s=kv)
+    for base, prefill, decode, kv in np.eye(4).tolist()
+)
+_HUBER = 1.345  # in standard deviations: loses 5 % of efficiency where errors are normal (Huber 1964)
+_MAD_TO_SIGMA = 1.4826
+_ROUNDS = 30  # of re-weighting; it settles in about ten
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTiming:
+    """What a client saw of one streamed answer; instants on any clock.
+
+    Attributes:
+        num_prompt_tokens, num_output_tokens: as the server counts; at least 2 output tokens.
+        sent_at, first_token_at, finished_at: instants in seconds.
+    """
+
+    num_prompt_tokens: int
+    num_output_tokens: int
+    sent_at: float
+    first_token_at: float
+    finished_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """One equation of the fit.
+
+    Attributes:
+        what: ``first tokens`` (until all of the wave have theirs) or ``iteration`` (a mean one thereafter).
+        num_seqs: requests of the wave.
+        num_prompt_tokens: of its longest prompt.
+        measured_s, fitted_s: the two sides.
+    """
+
+    what: str
+    num_seqs: int
+    num_prompt_tokens: int
+    measured_s: float
+    fitted_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A fitted model and how well it fits.
+
+    Attributes:
+        model: the coefficients.
+        request_overhead_s: for each request, outside iterations: network, HTTP, tokenization.
+        residuals: one per equation.
+    """
+
+    model: StepCostModel
+    request_overhead_s: float
+    residuals: tuple[Residual, ...]
+
+    @property
+    def r_squared(self) -> float:
+        """Explained part of the variance of the measured seconds."""
+        measured = np.array([residual.measured_s for residual in self.residuals])
+        fitted = np.array([residual.fitted_s for residual in self.residuals])
+        return float(1 - ((measured - fitted) ** 2).sum() / ((measured - measured.mean()) ** 2).sum())
+
+    def relative_error(self, quantile: float) -> float:
+        """Quantile of the absolute relative errors."""
+        errors = [abs(residual.fitted_s / residual.measured_s - 1) for residual in self.residuals]
+        return float(np.quantile(errors, quantile))
+
+    def document(self) -> dict[str, Any]:
+        """For the JSON file."""
+        return {
+            "request_overhead_s": self.request_overhead_s,
+            "r_squared": self.r_squared,
+            "median_relative_error": self.relative_error(0.5),
+            "p90_relative_error": self.relative_error(0.9),
+            "residuals": [asdict(residual) for residual in self.residuals],
+        }
+
+
+def concurrencies(max_num_seqs: int) -> list[int]:
+    """Sizes of waves to probe with: powers of two below the engine's limit, and the limit."""
+    powers = itertools.takewhile(lambda power: power < max_num_seqs, (2**exponent for exponent in itertools.count()))
+    return [*powers, max_num_seqs]
+
+
+def fit_step_cost(waves: Sequence[Sequence[StreamTiming]], *, max_num_batched_tokens: int) -> Calibration:
+    """Fit the coefficients to waves of different sizes and prompt lengths.
+
+    Args:
+        waves: what the client saw of each; of at least two sizes and two prompt lengths, or coefficients are
+            exchangeable.
+        max_num_batched_tokens: of the engine; it sets into how many iterations prompts are cut.
+
+    Raises:
+        DataError: a wave's times are not those of streamed answers, or nothing takes time.
+    """
+    features, measured, labels = [], [], []
+    for wave in waves:
+        if not wave or any(
+            stream.num_output_tokens < 2 or not stream.sent_at < stream.first_token_at < stream.finished_at
+            for stream in wave
+        ):
+            raise DataError("a probe's answer did not come as a stream of tokens; the engine cannot be calibrated")
+        label = (len(wave), max(stream.num_prompt_tokens for stream in wave))
+        for what, (row, seconds) in (
+            ("first tokens", _first_tokens(wave, max_num_batched_tokens)),
+            ("iteration", _mean_iteration(wave)),
+        ):
+            features.append(row)
+            measured.append(seconds)
+            labels.append((what, *label))
+    matrix, seconds_array = np.array(features), np.array(measured)
+    coefficients = _robust_nonnegative(matrix / seconds_array[:, None])
+    try:
+        model = StepCostModel(
+            base_s=float(coefficients[0]),
+            per_prefill_token_s=float(coefficients[1]),
+            per_decode_token_s=float(coefficients[2]),
+            per_kv_token_s=float(coefficients[3]),
+        )
+    except ValueError as error:
+        raise DataError(f"the engine cannot be calibrated: {error}") from None
+    residuals = tuple(
+        Residual(*label, measured_s=seconds, fitted_s=float(fitted))
+        for label, seconds, fitted in zip(labels, measured, matrix @ coefficients, strict=True)
+    )
+    return Calibration(model, float(coefficients[4]), residuals)
+
+
+def _first_tokens(wave: Sequence[StreamTiming], max_num_batched_tokens: int) -> tuple[list[float], float]:
+    """From sending the wave to the last first token: what has been done by then, from a run of the step model."""
+    jobs = [
+        (Request(request_id=str(index), arrival_time=0.0, num_prompt_tokens=stream.num_prompt_tokens), stream)
+        for index, stream in enumerate(wave)
+    ]
+    tokens = sum(stream.num_prompt_tokens + stream.num_output_tokens for stream in wave)
+    limits = EngineLimits(
+        num_kv_blocks=tokens, block_size=1, max_num_batched_tokens=max(max_num_batched_tokens, len(wave))
+    )
+    row = []
+    for unit in _UNITS:
+        run = serve_steps(
+            [(Job(request), stream.num_output_tokens) for request, stream in jobs],
+            Scheduler(FCFS(), Slots(len(wave))),
+            cost=unit,
+            limits=limits,
+            service=LinearServiceModel(),
+        )
+        row.append(max(served.first_token_at for served in run.served))
+    seconds = max(stream.first_token_at for stream in wave) - min(stream.sent_at for stream in wave)
+    return [*row, len(wave)], seconds
+
+
+def _mean_iteration(wave: Sequence[StreamTiming]) -> tuple[list[float], float]:
+    """The mean iteration from the last first token to the end of the stream that it belongs to.
+
+    All streams get their tokens in the same iterations then, so each one's length is known by counting from its end.
+    """
+    last = max(wave, key=lambda stream: stream.first_token_at)
+    num_iterations = last.num_output_tokens - 1
+    seconds = (last.finished_at - last.first_token_at) / num_iterations
+    num_decoding = resident = 0.0
+    for stream in wave:
+        iterations = min(num_iterations, (stream.finished_at - last.first_token_at) / seconds)
+        if iterations > 0:
+            num_decoding += iterations / num_iterations
+            num_tokens = stream.num_prompt_tokens + stream.num_output_tokens - iterations / 2
+            resident += num_tokens * iterations / num_iterations
+    return [1.0, 0.0, num_decoding, resident, 0.0], seconds
+
+
+def _robust_nonnegative(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Coefficients ≥ 0 for which `matrix` times them is as near to 1 as can be, by Huber's measure of distance."""
+    weights = np.ones(len(matrix))
+    for _ in range(_ROUNDS):
+        coefficients = _nonnegative_least_squares(matrix * weights[:, None], weights)
+        errors = np.abs(matrix @ coefficients - 1)
+        sigma = max(_MAD_TO_SIGMA * float(np.median(errors)), 1e-9)
+        weights = np.sqrt(np.minimum(1.0, _HUBER * sigma / np.maximum(errors, 1e-12)))
+    return coefficients
+
+
+def _nonnegative_least_squares(matrix: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The least-squares solution without negative coefficients: the best of those on every subset of the columns.
+
+    The optimum solves the unconstrained problem on the columns it uses (Lawson and Hanson 1974), and there are five.
+    """
+    num_columns = matrix.shape[1]
+    scale = np.maximum(np.linalg.norm(matrix, axis=0), 1e-300)
+    best = np.zeros(num_columns)
+    best_error = float(target @ target)
+    for size in range(1, num_columns + 1):
+        for columns in map(list, itertools.combinations(range(num_columns), size)):
+            part = np.linalg.lstsq(matrix[:, columns] / scale[columns], target, rcond=None)[0]
+            error = float(((matrix[:, columns] / scale[columns] @ part - target) ** 2).sum())
+            if (part >= 0).all() and error < best_error:
+                best = np.zeros(num_columns)
+                best[columns] = part / scale[columns]
+                best_error = error
+    return best
