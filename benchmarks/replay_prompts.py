@@ -4,15 +4,17 @@
 
 The set's prompts are shuffled (seed 0); `--test` of them are sent, the others train the n-gram predictor. Every
 request asks for exactly the recorded number of tokens (capped), so the answers' text does not matter and the order of
-service is all that differs. The trace is scaled in time to `--load` of the capacity, which is measured closed-loop
-first. FCFS, SSJF, aged SSJF, auto and the oracle (recorded lengths as hints) serve the same requests at the same times
-through gateways of their own before one engine. Gateways ignore `max_tokens`, which would give the length away.
+service is all that differs. FCFS, SSJF, aged SSJF, auto and the oracle (recorded lengths as hints) serve the same
+requests at the same times, side by side: one engine, and before it one gateway for each policy with `--slots` slots of
+it, so that whatever else the machine does meets all alike. The trace is scaled in time to `--load` of the capacity of
+such a share, measured first with all slots busy. Gateways ignore `max_tokens`, which would give the length away.
 
 It runs only commands that a user has: `ssjf engine`, `ssjf serve`, `ssjf train`, `ssjf replay`.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
 import subprocess
@@ -41,11 +43,6 @@ GATEWAYS = {
 }
 
 
-def ssjf(*words: str) -> None:
-    """Run a command; its failure is ours."""
-    subprocess.run([sys.executable, "-m", "ssjf", *words], check=True)
-
-
 def write_rows(path: Path, items: list[WorkItem], arrivals: list[float] | None, cap: int) -> None:
     """A prompt set or workload in the canonical columns."""
     lines = []
@@ -65,32 +62,37 @@ async def run(options: argparse.Namespace) -> list[JobTable]:
     random.Random(0).shuffle(items)
     test, rest = items[: options.test], items[options.test :]
     write_rows(out / "train.jsonl", rest, None, options.cap)
-    ssjf("train", str(out / "train.jsonl"), "--out", str(out / "predictor"))
-    tables = []
-    async with running_server("engine", ("--max-num-seqs", str(options.slots)), log=out / "engine.log") as engine:
-        common = ("--backend", engine, "--slots", str(options.slots), "--ignore-max-tokens")
+    command = (sys.executable, "-m", "ssjf", "train", str(out / "train.jsonl"), "--out", str(out / "predictor"))
+    await asyncio.to_thread(subprocess.run, command, check=True)
+    slots, total = str(options.slots), str(options.slots * len(GATEWAYS))
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(name: str, command: str, *flags: str) -> str:
+            return await stack.enter_async_context(running_server(command, flags, log=out / f"{name}.log"))
+
+        engine = await start("engine", "engine", "--max-num-seqs", total)
         write_rows(out / "burst.jsonl", rest[: options.test], [0.0] * len(rest[: options.test]), options.cap)
-        async with running_server("serve", (*common, *GATEWAYS["fcfs"]), log=out / "warm.log") as url:
-            began = time.monotonic()
-            await asyncio.to_thread(send, out / "burst.jsonl", url, out / "burst", "capacity")
-            rate = options.load * len(rest[: options.test]) / (time.monotonic() - began)
+        url = await start("capacity", "serve", "--backend", engine, "--slots", total, *GATEWAYS["fcfs"])
+        began = time.monotonic()
+        await send(out / "burst.jsonl", url, out / "capacity", "capacity")
+        rate = options.load * len(rest[: options.test]) / (time.monotonic() - began) / len(GATEWAYS)
         recorded = [item.arrival_s or 0.0 for item in read_workload(options.trace)][: len(test)]
         scale = len(test) / rate / (recorded[-1] - recorded[0])
-        arrivals = [(instant - recorded[0]) * scale for instant in recorded]
-        write_rows(out / "workload.jsonl", test, arrivals, options.cap)
-        for policy, flags in GATEWAYS.items():
-            options_ = (*common, *flags, "--predictor", str(out / "predictor"))
-            async with running_server("serve", options_, log=out / f"{policy}.log") as url:
-                hints = ("--hints",) if policy == "sjf" else ()
-                await asyncio.to_thread(send, out / "workload.jsonl", url, out / policy, policy, *hints)
-            tables += read_jobs_csv(out / policy / "jobs.csv")
-    return tables
+        write_rows(out / "workload.jsonl", test, [(t - recorded[0]) * scale for t in recorded], options.cap)
+        common = ("--backend", engine, "--slots", slots, "--ignore-max-tokens", "--predictor", str(out / "predictor"))
+        urls = {policy: await start(policy, "serve", *common, *flags) for policy, flags in GATEWAYS.items()}
+        hints = {"sjf": ("--hints",)}
+        await asyncio.gather(*(send(out / "workload.jsonl", urls[p], out / p, p, *hints.get(p, ())) for p in GATEWAYS))
+    return [table for policy in GATEWAYS for table in read_jobs_csv(out / policy / "jobs.csv")]
 
 
-def send(workload: Path, url: str, out: Path, label: str, *more: str) -> None:
-    """One replay."""
+async def send(workload: Path, url: str, out: Path, label: str, *more: str) -> None:
+    """One replay; its failure is ours."""
     words = ("--workload", str(workload), "--url", url, "--out", str(out), "--policy-label", label)
-    ssjf("replay", *words, "--fixed-output", *more)
+    command = (sys.executable, "-m", "ssjf", "replay", *words, "--fixed-output", *more)
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if await process.wait():
+        raise SystemExit(f"the replay of {label} failed; see {out}")
 
 
 def main() -> None:
@@ -101,7 +103,7 @@ def main() -> None:
     parser.add_argument("--target-model", required=True)
     parser.add_argument("--test", type=int, default=300)
     parser.add_argument("--cap", type=int, default=256)
-    parser.add_argument("--slots", type=int, default=4)
+    parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--load", type=float, default=1.0)
     parser.add_argument("--out", type=Path, default=Path("out/replay"))
     options = parser.parse_args()

@@ -1,6 +1,7 @@
 from ssjf.core.capacity import Slots
-from ssjf.core.policies import SSJF
+from ssjf.core.policies import SSJF, Auto
 from ssjf.core.scheduler import Scheduler
+from ssjf.core.types import Job
 from tests.conftest import MakeJob
 
 
@@ -29,3 +30,25 @@ def test_who_waited_too_long_is_no_victim_unless_somebody_has_to_go(make_job: Ma
     assert scheduler.forced_victim(12.0).request.request_id == "new"
     assert scheduler.victims(20.0) == []
     assert scheduler.forced_victim(20.0).request.request_id == "new"
+
+
+class Listening(Auto):
+    """Adaptive, and remembers of which jobs it was told that they started."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[str] = []
+
+    def started(self, job: Job, now: float, num_slots: int) -> None:
+        self.heard.append(job.request.request_id)
+
+
+def test_an_adaptive_policy_hears_once_of_a_job_that_enters_twice(make_job: MakeJob) -> None:
+    scheduler = Scheduler(Listening(), Slots(2))
+    for name in "ab":
+        scheduler.add(make_job(name), now=0.0)
+    scheduler.admit(0.0)
+    scheduler.preempt("b", 1.0)
+    assert [job.request.request_id for job in scheduler.admit(2.0)] == ["b"]
+    assert isinstance(scheduler.adaptive, Listening)
+    assert scheduler.adaptive.heard == ["a", "b"]

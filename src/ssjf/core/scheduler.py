@@ -86,12 +86,12 @@ class Scheduler:
             job = waiting.pop(now)
             slots.take()
             job.status = Status.RUNNING
-            if job.started_at is None:
-                job.started_at = now
             self.running[job.request.request_id] = job
             admitted.append(job)
-            if self.adaptive is not None:
-                self.adaptive.started(job, now, slots.total)
+            if job.started_at is None:
+                job.started_at = now
+                if self.adaptive is not None:
+                    self.adaptive.started(job, now, slots.total)
         return admitted
 
     def finish(self, request_id: str, now: float) -> Job:

@@ -140,40 +140,32 @@ def saturated_requests_per_s(
     return run.contended_output_tokens / run.contended_s / mean_output_tokens
 
 
+@dataclass(slots=True, eq=False)
 class _Sequence:
     """A job's tokens, from its arrival to its last token.
 
     A *stint* is the time from entering to finishing or being thrown out: first it prefills, then it decodes.
 
     Attributes:
+        job: whose tokens they are.
+        num_prompt_tokens, num_output_tokens: at least 1.
         num_generated: output tokens there were when its stint began.
         num_cached: tokens of its prompt that this stint found in the prefix cache.
         prefill_left: tokens still to be prefilled in this stint; 0 while it decodes.
         finish_step: number of the iteration that yields its last token; known while it decodes.
+        first_token_at: None before it.
+        num_preemptions: so far.
     """
 
-    __slots__ = (
-        "finish_step",
-        "first_token_at",
-        "job",
-        "num_cached",
-        "num_generated",
-        "num_output_tokens",
-        "num_preemptions",
-        "num_prompt_tokens",
-        "prefill_left",
-    )
-
-    def __init__(self, job: Job, num_output_tokens: int) -> None:
-        self.job = job
-        self.num_prompt_tokens = max(job.request.num_prompt_tokens, 1)
-        self.num_output_tokens = max(num_output_tokens, 1)
-        self.num_generated = 0
-        self.num_cached = 0
-        self.prefill_left = 0
-        self.finish_step = 0
-        self.first_token_at: float | None = None
-        self.num_preemptions = 0
+    job: Job
+    num_prompt_tokens: int
+    num_output_tokens: int
+    num_generated: int = 0
+    num_cached: int = 0
+    prefill_left: int = 0
+    finish_step: int = 0
+    first_token_at: float | None = None
+    num_preemptions: int = 0
 
     def generated(self, step: int) -> int:
         """Output tokens after iteration `step`, for a running sequence."""
@@ -237,7 +229,7 @@ class _Engine:
             if arrival_time < self._last_arrival:
                 raise ValueError(f"jobs must come in order of arrival: {arrival_time} after {self._last_arrival}")
             self._last_arrival = arrival_time
-            sequence = _Sequence(job, num_output_tokens)
+            sequence = _Sequence(job, max(job.request.num_prompt_tokens, 1), max(num_output_tokens, 1))
             needed = self._kv.blocks(sequence.num_prompt_tokens + sequence.num_output_tokens - 1)
             if needed > self._kv.total:
                 raise DataError(
