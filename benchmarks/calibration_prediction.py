@@ -27,7 +27,8 @@ from ssjf.loadgen.plan import PlannedRequest, synthetic_prompt
 from ssjf.loadgen.sender import Run, run_loop, send_open_loop
 from ssjf.metrics.records import JobRecord
 from ssjf.plugins import make_policy
-from ssjf.sim.step import saturated_requests_per_s, serve_steps
+from ssjf.sim.load import saturated_requests_per_s
+from ssjf.sim.step import serve_steps
 from ssjf.sim.step_cost import EngineLimits, StepCostModel, load_cost_model
 from ssjf.workload.items import WorkItem
 

@@ -19,7 +19,8 @@ from ssjf.core.capacity import Slots
 from ssjf.core.policies import FCFS, SRPT, SSJF
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.types import Job, Policy, Request
-from ssjf.sim.step import StepRun, saturated_requests_per_s, serve_steps
+from ssjf.sim.load import saturated_requests_per_s
+from ssjf.sim.step import StepRun, serve_steps
 from ssjf.sim.step_cost import EngineLimits, StepCostModel
 
 MAX_NUM_SEQS = 32

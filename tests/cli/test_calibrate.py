@@ -85,6 +85,26 @@ async def test_a_probe_that_the_engine_refuses_ends_it_with_the_reason(tmp_path:
     assert not (tmp_path / "cost.json").exists()
 
 
+async def test_an_engine_that_does_not_count_tokens_cannot_be_probed(tmp_path: Path) -> None:
+    async def no_usage(request: web.Request) -> web.StreamResponse:
+        return await stream(request, [event for event in whole_answer(9) if "usage" not in event])
+
+    async with fake_server() as server:
+        server.handler = no_usage
+        result = await run(server, tmp_path / "cost.json", "--max-num-seqs", "2", "--model", "tiny")
+    assert isinstance(result.exception, BackendError)
+    assert "no usage" in str(result.exception)
+
+
+async def test_nobody_at_the_address_is_an_error(tmp_path: Path) -> None:
+    async with fake_server() as server:
+        pass
+    result = await run(server, tmp_path / "cost.json", "--max-num-seqs", "2", "--model", "tiny")
+    assert isinstance(result.exception, BackendError)
+    result = await run(server, tmp_path / "cost.json", "--model", "tiny")
+    assert isinstance(result.exception, ConfigError)
+
+
 @pytest.mark.parametrize("lengths", ["", "a", "0,5"])
 async def test_prompt_lengths_must_be_positive_numbers(tmp_path: Path, lengths: str) -> None:
     async with fake_server() as server:

@@ -13,7 +13,8 @@ from ssjf.core.scheduler import Scheduler
 from ssjf.core.service import LinearServiceModel
 from ssjf.core.types import Job, Policy, Request
 from ssjf.errors import DataError
-from ssjf.sim.step import StepRun, saturated_requests_per_s, serve_steps
+from ssjf.sim.load import saturated_requests_per_s
+from ssjf.sim.step import StepRun, serve_steps
 from ssjf.sim.step_cost import EngineLimits, StepCostModel, seconds_alone
 from tests.sim.step_reference import run_reference
 

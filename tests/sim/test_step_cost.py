@@ -3,7 +3,7 @@ import random
 import pytest
 
 from ssjf.core.service import LinearServiceModel
-from ssjf.sim.step import saturated_requests_per_s
+from ssjf.sim.load import saturated_requests_per_s
 from ssjf.sim.step_cost import EngineLimits, StepCostModel
 
 COST = StepCostModel(base_s=0.008, per_prefill_token_s=6e-5, per_decode_token_s=6e-5, per_kv_token_s=1.5e-7)

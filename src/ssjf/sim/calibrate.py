@@ -124,7 +124,7 @@ def fit_step_cost(waves: Sequence[Sequence[StreamTiming]], *, max_num_batched_to
         max_num_batched_tokens: of the engine; it sets into how many iterations prompts are cut.
 
     Raises:
-        DataError: a wave's times are not those of streamed answers, or nothing takes time.
+        DataError: a wave's times are not those of streamed answers.
     """
     features, measured, labels = [], [], []
     for wave in waves:
@@ -143,20 +143,15 @@ def fit_step_cost(waves: Sequence[Sequence[StreamTiming]], *, max_num_batched_to
             labels.append((what, *label))
     matrix, seconds_array = np.array(features), np.array(measured)
     coefficients = _robust_nonnegative(matrix / seconds_array[:, None])
-    try:
-        model = StepCostModel(
-            base_s=float(coefficients[0]),
-            per_prefill_token_s=float(coefficients[1]),
-            per_decode_token_s=float(coefficients[2]),
-            per_kv_token_s=float(coefficients[3]),
-        )
-    except ValueError as error:
-        raise DataError(f"the engine cannot be calibrated: {error}") from None
+    base_s, prefill_s, decode_s, kv_s, overhead_s = coefficients.tolist()
+    model = StepCostModel(
+        base_s=base_s, per_prefill_token_s=prefill_s, per_decode_token_s=decode_s, per_kv_token_s=kv_s
+    )
     residuals = tuple(
         Residual(*label, measured_s=seconds, fitted_s=float(fitted))
         for label, seconds, fitted in zip(labels, measured, matrix @ coefficients, strict=True)
     )
-    return Calibration(model, float(coefficients[4]), residuals)
+    return Calibration(model, overhead_s, residuals)
 
 
 def _first_tokens(wave: Sequence[StreamTiming], max_num_batched_tokens: int) -> tuple[list[float], float]:

@@ -25,15 +25,14 @@ by each of them.
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
-from ssjf.core.capacity import KVBlocks, Slots
-from ssjf.core.policies import FCFS
+from ssjf.core.capacity import KVBlocks
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.service import LinearServiceModel
-from ssjf.core.types import Job, Request
+from ssjf.core.types import Job
 from ssjf.errors import DataError
 from ssjf.sim.step_cost import EngineLimits, StepCostModel
 
@@ -108,36 +107,6 @@ def serve_steps(
     engine = _Engine(list(jobs), scheduler, cost, limits, service)
     engine.serve()
     return engine.run
-
-
-def saturated_requests_per_s(
-    lengths: Sequence[tuple[int, int]], *, max_num_seqs: int, cost: StepCostModel, limits: EngineLimits
-) -> float:
-    """Throughput of an engine that never lacks work: load is arrival rate over this.
-
-    Args:
-        lengths: (prompt tokens, output tokens), all waiting from the start and served in this order. Hundreds per slot
-            make the fringes at begin and end negligible.
-        max_num_seqs: sequences that run at once.
-        cost: of the iterations.
-        limits: of the engine.
-
-    Returns:
-        Requests per second: output tokens per second while somebody waits, over output tokens per request.
-
-    Raises:
-        ValueError: there are not more requests than slots.
-    """
-    if len(lengths) <= max_num_seqs:
-        raise ValueError(f"{len(lengths)} requests cannot saturate {max_num_seqs} slots")
-    jobs = [
-        (Job(Request(request_id=str(index), arrival_time=0.0, num_prompt_tokens=num_prompt_tokens)), num_output_tokens)
-        for index, (num_prompt_tokens, num_output_tokens) in enumerate(lengths)
-    ]
-    scheduler = Scheduler(FCFS(), Slots(max_num_seqs))
-    run = serve_steps(jobs, scheduler, cost=cost, limits=limits, service=LinearServiceModel())
-    mean_output_tokens = sum(max(num_output_tokens, 1) for _, num_output_tokens in lengths) / len(lengths)
-    return run.contended_output_tokens / run.contended_s / mean_output_tokens
 
 
 @dataclass(slots=True, eq=False)
