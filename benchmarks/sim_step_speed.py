@@ -2,11 +2,13 @@
 
 Requests of 500 prompt and 177 output tokens on average arrive by a Poisson process at load .8 of an engine that runs
 32 sequences; load is arrival rate over the throughput measured at saturation. The same is measured with ample and with
-tight KV memory (a third of the mean context of 32 sequences is missing, so that sequences are thrown out), and the
-growth of the time per request with their number. CPU time of `serve_steps` alone: making the requests is not in it.
+tight KV memory (for six tenths of what 32 average sequences hold, so that some are thrown out), and for growing numbers
+of requests. CPU time of `serve_steps` alone; making the requests is not in it.
 
 Run: python benchmarks/sim_step_speed.py [--quick]
-Expected on one core of a 2.x GHz server: at least 6,000 requests/s at every size, tight or not.
+Expected: at least 6,000 requests/s at every size, tight or not. Measured on a server core, Python 3.11: FCFS and SSJF
+68,000-75,000 with ample and 49,000-60,000 with tight memory, SRPT 10,000-28,000, the same at 10,000 and 200,000
+requests; 560 bytes per job.
 """
 
 import argparse
