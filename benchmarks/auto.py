@@ -22,7 +22,7 @@ from ssjf.core.policies import FCFS, SSJF
 from ssjf.core.service import LinearServiceModel
 from ssjf.metrics.summary import interval95, oracle_share
 from ssjf.plugins import make_policy
-from ssjf.sim.linear import Host, Trace, simulate
+from ssjf.sim.host import LinearHost, Trace, simulate
 from ssjf.sim.noise import lognormal, predict_all
 from ssjf.workload.arrivals import OnOff, Poisson
 from ssjf.workload.predictions import read_predictions
@@ -78,7 +78,7 @@ def recorded(path: Path, seed: int) -> tuple[Trace, int]:
 def measure(source: Path, case: str, jobs: int, seed: int) -> list[dict[str, Any]]:
     """One seed of one case under every policy."""
     trace, slots = sampled(source, case, jobs, seed) if case in CASES else recorded(source, seed)
-    host = Host(slots=slots, service=SERVICE)
+    host = LinearHost(slots=slots, service=SERVICE)
     fcfs = simulate(trace, FCFS(), host, label="fcfs", seed=seed)
     oracle = simulate(replace(trace, predicted_tokens=None), SSJF(), host, label="sjf", seed=seed)
     rows = []

@@ -27,9 +27,9 @@ from ssjf.loadgen.plan import PlannedRequest, synthetic_prompt
 from ssjf.loadgen.sender import Run, run_loop, send_open_loop
 from ssjf.metrics.records import JobRecord
 from ssjf.plugins import make_policy
-from ssjf.sim.load import saturated_requests_per_s
-from ssjf.sim.step import serve_steps
-from ssjf.sim.step_cost import EngineLimits, StepCostModel, load_cost_model
+from ssjf.sim.steps.cost import EngineLimits, StepCostModel, load_cost_model
+from ssjf.sim.steps.engine import serve_steps
+from ssjf.sim.steps.load import saturated_requests_per_s
 from ssjf.workload.items import WorkItem
 
 CHUNK = 256  # the embedded engine's max_num_batched_tokens

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ssjf.core.policies import FCFS, SSJF
-from ssjf.sim.linear import Host, Trace, simulate
+from ssjf.sim.host import LinearHost, Trace, simulate
 
 
 def trace_of(size: int, load: float) -> Trace:
@@ -54,10 +54,10 @@ def main() -> None:
             for _ in range(options.repeat):
                 gc.collect()
                 began = time.process_time()
-                simulate(trace, policy, Host(), label=name)
+                simulate(trace, policy, LinearHost(), label=name)
                 seconds.append(time.process_time() - began)
             tracemalloc.start()
-            simulate(trace_of(10_000, options.load), policy, Host(), label=name)
+            simulate(trace_of(10_000, options.load), policy, LinearHost(), label=name)
             memory = tracemalloc.get_traced_memory()[1] / 10_000
             tracemalloc.stop()
             best, spread = min(seconds), (max(seconds) - min(seconds)) / statistics.median(seconds)

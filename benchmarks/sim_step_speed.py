@@ -21,9 +21,9 @@ from ssjf.core.capacity import Slots
 from ssjf.core.policies import FCFS, SRPT, SSJF
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.types import Job, Policy, Request
-from ssjf.sim.load import saturated_requests_per_s
-from ssjf.sim.step import StepRun, serve_steps
-from ssjf.sim.step_cost import EngineLimits, StepCostModel
+from ssjf.sim.steps.cost import EngineLimits, StepCostModel
+from ssjf.sim.steps.engine import StepRun, serve_steps
+from ssjf.sim.steps.load import saturated_requests_per_s
 
 MAX_NUM_SEQS = 32
 LOAD = 0.8

@@ -14,7 +14,7 @@ import numpy as np
 import openvino_genai
 from training.vocabulary import END, chat_prompt
 
-from ssjf.workload.instructions import Instruction, generate
+from ssjf.workload.generated.instructions import Instruction, generate
 
 MAX_NEW_TOKENS = 1200
 
@@ -102,13 +102,13 @@ def write_card(folder: Path, *, count: int, seed: int) -> dict[str, object]:
         "licence": "Apache-2.0",
         "purpose": (
             "Comes with the package, so that scheduling can be tried without a download. "
-            "It speaks the language of ssjf.workload.instructions and nothing else; do not ask it for facts."
+            "It speaks the language of ssjf.workload.generated.instructions and nothing else; do not ask it for facts."
         ),
         "limits": (
             "Counting and sums are mostly wrong; about two answers in a thousand run on to the limit. "
             "Of a conversation of several turns only the last question matters."
         ),
-        "data": "ssjf.workload.instructions.generate('train', ...), made up by rule, nothing downloaded",
+        "data": "ssjf.workload.generated.instructions.generate('train', ...), made up by rule, nothing downloaded",
         "made_by": "python -m training.train_tiny_model; python -m training.measure_tiny_model",
         "file_bytes": model.stat().st_size,
         "file_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),

@@ -1,7 +1,8 @@
 """A Llama of about two million parameters, written out in full: what is trained here is what the engine runs.
 
 The module knows the architecture only: rotary positions, RMS norms, gated feed-forward layers, tied embeddings. It does
-not know the language the model speaks (`ssjf.workload.instructions`) nor the file it is saved to (`export_gguf`).
+not know the language the model speaks (`ssjf.workload.generated.instructions`) nor the file it is saved to
+(`export_gguf`).
 Source of the architecture: Touvron et al., "LLaMA: Open and Efficient Foundation Language Models", section 2.2.
 """
 

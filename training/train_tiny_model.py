@@ -22,7 +22,7 @@ from training.export_gguf import export_gguf
 from training.tiny_llama import LlamaConfig, TinyLlama
 from training.vocabulary import END, chat_prompt, token_id, train_tokenizer
 
-from ssjf.workload.instructions import Instruction, generate
+from ssjf.workload.generated.instructions import Instruction, generate
 
 SYSTEM_MESSAGES = (
     "You are a helpful assistant.",

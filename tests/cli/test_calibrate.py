@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from ssjf.cli.calibrate import _read_max_num_seqs, calibrate
 from ssjf.errors import BackendError, ConfigError
 from ssjf.loadgen.client import Endpoint
-from ssjf.sim.step_cost import load_cost_model
+from ssjf.sim.steps.cost import load_cost_model
 from tests.loadgen.fake_server import FakeServer, fake_server, refusal, stream, whole_answer
 
 app = typer.Typer()

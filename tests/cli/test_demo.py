@@ -17,7 +17,7 @@ from ssjf.cli.demo.processes import running_server
 from ssjf.cli.demo.results import report, summaries
 from ssjf.errors import BackendError, ConfigError
 from ssjf.metrics.records import JobRecord
-from ssjf.workload.instructions import split_of
+from ssjf.workload.generated.instructions import split_of
 from tests.loadgen.fake_server import FakeServer, fake_server, refusal, stream, whole_answer
 
 PLAN = DemoPlan(
@@ -75,7 +75,7 @@ async def test_every_policy_gets_the_same_prompts_at_the_same_times(tmp_path: Pa
         runs: dict[str, list[tuple[int, float]]] = {}
         for record in measurement.records[part]:
             runs.setdefault(record.policy, []).append((record.index, record.arrival_s))
-        assert list(runs) == ["fcfs", "ssjf", "aged-ssjf", "sjf"]
+        assert list(runs) == ["fcfs", "auto", "aged-ssjf", "ssjf", "sjf"]
         first = sorted(runs["fcfs"])
         assert [index for index, _ in first] == list(measurement.indices(part))
         for jobs in runs.values():
@@ -107,10 +107,11 @@ async def test_only_the_oracle_is_told_the_recorded_lengths(servers: FakeServers
 
 async def test_every_policy_has_an_equal_share_of_one_engine(servers: FakeServers, tmp_path: Path) -> None:
     await measure(PLAN, out=tmp_path, model="some.gguf", stage=quiet)
-    assert servers.options["engine"] == ("engine", "--max-num-seqs", "8", "--model", "some.gguf")
+    assert servers.options["engine"] == ("engine", "--max-num-seqs", "10", "--model", "some.gguf")
     backend = ("serve", "--backend", servers.servers["engine"].endpoint.url, "--slots", "2")
     predictor = ("--predictor", str(tmp_path / "predictor"))
     assert servers.options["fcfs"] == (*backend, "--policy", "fcfs")
+    assert servers.options["auto"] == (*backend, *predictor)
     assert servers.options["ssjf"] == (*backend, "--policy", "ssjf", *predictor)
     assert servers.options["aged-ssjf"] == (*backend, "--policy", "aged-ssjf:rate=0.5", *predictor)
     assert servers.options["sjf"] == (*backend, "--policy", "ssjf", "--accept-hints")
@@ -120,7 +121,7 @@ async def test_every_policy_has_an_equal_share_of_one_engine(servers: FakeServer
 async def test_what_the_predictors_learn_from_are_not_the_timed_prompts(servers: FakeServers, tmp_path: Path) -> None:
     """A gateway learns from what it serves: none may have seen a prompt before it is timed."""
     measurement = await measure(PLAN, out=tmp_path, model=None, stage=quiet)
-    for policy in ("ssjf", "aged-ssjf"):
+    for policy in ("auto", "ssjf", "aged-ssjf"):
         sent = [body["messages"][0]["content"] for body in servers.servers[policy].bodies]
         assert len(sent) == PLAN.num_speed_prompts + len(measurement.prompts)
         assert set(measurement.prompts).isdisjoint(sent[: PLAN.num_speed_prompts])
@@ -172,10 +173,10 @@ def made_up(jct_s: dict[str, float]) -> Measurement:
 
 
 def test_rows_are_by_part_and_policy_and_shares_are_of_the_overload() -> None:
-    measurement = made_up({"fcfs": 10.0, "ssjf": 6.0, "aged-ssjf": 8.0, "sjf": 5.0})
+    measurement = made_up({"fcfs": 10.0, "auto": 7.0, "aged-ssjf": 8.0, "ssjf": 6.0, "sjf": 5.0})
     rows = summaries(measurement.records)
     assert [(row["part"], row["policy"]) for row in rows] == [
-        (part, policy) for part in ("overload", "light") for policy in ("fcfs", "ssjf", "aged-ssjf", "sjf")
+        (part, policy) for part in ("overload", "light") for policy in ("fcfs", "auto", "aged-ssjf", "ssjf", "sjf")
     ]
     by_policy = {row["policy"]: row for row in rows if row["part"] == "overload"}
     assert by_policy["ssjf"]["gain"] == pytest.approx(0.4)
@@ -184,7 +185,7 @@ def test_rows_are_by_part_and_policy_and_shares_are_of_the_overload() -> None:
 
 
 def test_the_page_says_what_was_found_and_needs_nothing_from_elsewhere() -> None:
-    measurement = made_up({"fcfs": 10.0, "ssjf": 6.0, "aged-ssjf": 8.0, "sjf": 5.0})
+    measurement = made_up({"fcfs": 10.0, "auto": 7.0, "aged-ssjf": 8.0, "ssjf": 6.0, "sjf": 5.0})
     page = report(measurement, summaries(measurement.records))
     assert "40% less" in page
     assert page.count("<svg") == 4
@@ -223,5 +224,5 @@ def test_a_small_demo_on_the_real_engine_fails_no_request(tmp_path: Path) -> Non
     result = CliRunner().invoke(app, ["--out", str(tmp_path), *small])
     assert result.exit_code == 0, result.output
     rows = json.loads((tmp_path / "summary.json").read_text())
-    assert [(row["n"], row["failed"]) for row in rows] == [(20, 0)] * 8
+    assert [(row["n"], row["failed"]) for row in rows] == [(20, 0)] * 10
     assert "report.html" in result.output

@@ -16,7 +16,7 @@ from ssjf.core.batching import Batching, Continuous, Dynamic, Static
 from ssjf.core.policies import FCFS, HRRN, PSJF, SRPT, SSJF, AgedSSJF
 from ssjf.core.service import LinearServiceModel
 from ssjf.core.types import Policy
-from ssjf.sim.linear import Host, Trace, simulate
+from ssjf.sim.host import LinearHost, Trace, simulate
 
 BASE, PER_INPUT, PER_OUTPUT = 0.1, 0.003, 0.02
 
@@ -145,8 +145,8 @@ def build(workload: list[tuple[float, int, int, float]]) -> tuple[Trace, list[Sl
     return trace, slow
 
 
-def host(batching: Batching, slots: int, max_wait: float | None = None) -> Host:
-    return Host(
+def host(batching: Batching, slots: int, max_wait: float | None = None) -> LinearHost:
+    return LinearHost(
         slots=slots,
         batching=batching,
         service=LinearServiceModel(BASE, PER_INPUT, PER_OUTPUT),

@@ -13,7 +13,7 @@ pytest.importorskip("openvino_genai")
 from training.measure_tiny_model import answer
 
 from ssjf.engine.bundled_model import BUNDLED_MODEL_PATH
-from ssjf.workload.instructions import generate
+from ssjf.workload.generated.instructions import generate
 
 
 def test_the_card_describes_this_file():

@@ -16,7 +16,7 @@ from training.tiny_llama import LlamaConfig, TinyLlama  # noqa: E402
 from training.train_tiny_model import TrainingSettings, Turn, batches, encoded_turns, packed_rows, train  # noqa: E402
 from training.vocabulary import END, chat_prompt, train_tokenizer  # noqa: E402
 
-from ssjf.workload.instructions import Instruction, generate  # noqa: E402
+from ssjf.workload.generated.instructions import Instruction, generate  # noqa: E402
 
 SMALL = LlamaConfig(vocab_size=300, hidden_size=64, intermediate_size=96, num_layers=2, num_heads=2)
 SETTINGS = TrainingSettings(

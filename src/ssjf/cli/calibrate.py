@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ssjf.loadgen.client import Endpoint
-    from ssjf.sim.calibrate import Calibration, StreamTiming
+    from ssjf.sim.steps.calibrate import Calibration, StreamTiming
 
 # Answers long enough for requests that start one after another to decode together for most of the time.
 _NUM_OUTPUT_TOKENS = 128
@@ -46,8 +46,8 @@ def calibrate(
     from rich.progress import Progress
 
     from ssjf.loadgen.client import Endpoint
-    from ssjf.sim.calibrate import fit_step_cost
-    from ssjf.sim.step_cost import save_cost_model
+    from ssjf.sim.steps.calibrate import fit_step_cost
+    from ssjf.sim.steps.cost import save_cost_model
 
     if out.is_dir():
         raise ConfigError(f"--out {out} is a folder; name a file")
@@ -102,7 +102,7 @@ async def _probe(
     from dataclasses import replace
 
     from ssjf.loadgen.client import first_model, open_session
-    from ssjf.sim.calibrate import concurrencies
+    from ssjf.sim.steps.calibrate import concurrencies
 
     if not endpoint.model:
         endpoint = replace(endpoint, model=await first_model(endpoint))
@@ -144,7 +144,7 @@ async def _wave(session: "aiohttp.ClientSession", endpoint: "Endpoint", prompts:
 
     from ssjf.loadgen.client import Answer, ask
     from ssjf.loadgen.plan import PlannedRequest
-    from ssjf.sim.calibrate import StreamTiming
+    from ssjf.sim.steps.calibrate import StreamTiming
 
     sent_at = asyncio.get_running_loop().time()
     answers = [Answer(sent_at=sent_at) for _ in prompts]

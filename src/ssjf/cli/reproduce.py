@@ -13,8 +13,8 @@ from ssjf.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ssjf.sim.paper_rules import Setting
-    from ssjf.sim.reproduce import Experiment, Published, Row
+    from ssjf.sim.paper.reproduce import Experiment, Published, Row
+    from ssjf.sim.paper.rules import Setting
     from ssjf.workload.predictions import Predictions
 
 _STEADY_SEEDS_PER_RUN = 2  # 40 seeds with the default number of runs: p99 over 1,000 jobs is a noisy figure
@@ -39,8 +39,8 @@ def reproduce(
     from rich.console import Console
     from rich.progress import Progress
 
-    from ssjf.sim.reproduce import paper_experiments, steady_state
-    from ssjf.sim.reproduce import reproduce as reproduce_sweeps
+    from ssjf.sim.paper.reproduce import paper_experiments, steady_state
+    from ssjf.sim.paper.reproduce import reproduce as reproduce_sweeps
     from ssjf.workload.predictions import read_predictions
 
     if out.exists() and not out.is_dir():
@@ -76,7 +76,7 @@ def reproduce(
 
 
 def _settings(batch_sizes: str) -> list["Setting"]:
-    from ssjf.sim.paper_rules import Setting
+    from ssjf.sim.paper.rules import Setting
 
     try:
         sizes = sorted({int(size) for size in batch_sizes.split(",")})
@@ -119,7 +119,7 @@ def _gain_table(rows: Sequence["Row"]) -> "Table":
     from rich import box
     from rich.table import Table
 
-    from ssjf.sim.reproduce import LATENCY_POLICY
+    from ssjf.sim.paper.reproduce import LATENCY_POLICY
 
     table = Table(
         title="SSJF against FCFS: gain in mean JCT; × early drain rate (the paper's throughput)",
@@ -177,14 +177,14 @@ def _jct_table(rows: Sequence["Row"]) -> "Table":
 
 
 def _sweep_name(cell: _SweepCell) -> str:
-    from ssjf.sim.reproduce import ALL_ROUNDS
+    from ssjf.sim.paper.reproduce import ALL_ROUNDS
 
     round_name, experiment, _ = cell
     return experiment if round_name == ALL_ROUNDS else f"{experiment}, round {round_name}"
 
 
 def _published(cell: _SweepCell) -> "Published | None":
-    from ssjf.sim.reproduce import ALL_ROUNDS, PUBLISHED
+    from ssjf.sim.paper.reproduce import ALL_ROUNDS, PUBLISHED
 
     return PUBLISHED.get(cell[1:]) if cell[0] == ALL_ROUNDS else None
 
@@ -192,7 +192,7 @@ def _published(cell: _SweepCell) -> "Published | None":
 def _steady_table(steady: Sequence["Row"], *, seeds: int) -> "Table":
     from rich.table import Table
 
-    from ssjf.sim.reproduce import STEADY_JOBS
+    from ssjf.sim.paper.reproduce import STEADY_JOBS
 
     table = Table(title=f"Steady state: one server, no batching, clean rules, {STEADY_JOBS} jobs, {seeds} seeds")
     for name in ("load", "policy", "mean JCT", "gain", "p99 JCT", "p99", "drain", "capacity"):
@@ -220,8 +220,8 @@ def _write(
     *,
     runs: int,
 ) -> None:
-    from ssjf.sim.paper_rules import JOBS_PER_RUN
-    from ssjf.sim.reproduce import PUBLISHED, SEEDS, STEADY_JOBS
+    from ssjf.sim.paper.reproduce import PUBLISHED, SEEDS, STEADY_JOBS
+    from ssjf.sim.paper.rules import JOBS_PER_RUN
 
     flat = [row.flat() for row in rows]
     everything = {
@@ -254,7 +254,7 @@ def _draw(out: Path, rows: Sequence["Row"], steady: Sequence["Row"]) -> bool:
         from matplotlib.figure import Figure
     except ImportError:
         return False
-    from ssjf.sim.reproduce import ALL_ROUNDS, STEADY_LOADS
+    from ssjf.sim.paper.reproduce import ALL_ROUNDS, STEADY_LOADS
 
     paper, clean = _by_policy(rows, "paper"), _by_policy(rows, "clean")
     cells = [cell for cell in paper if cell[0] == ALL_ROUNDS]

@@ -78,6 +78,7 @@ class Job:
         request: what the client asked.
         predicted_service_s: service seconds predicted by the host's service model; what policies order by.
         prediction: where that came from; None when the job went ahead without one.
+        service_quantiles: its quantiles in service seconds, as (level, seconds), increasing; () if unknown.
         sequence: given once when the scheduler takes the job; breaks ties, survives re-pushes.
         status: maintained by the scheduler.
         started_at: when it first left the waiting queue; None while it never ran.
@@ -95,6 +96,7 @@ class Job:
     finished_at: float | None = None
     attained_s: float = 0.0
     ticket: int = 0
+    service_quantiles: tuple[tuple[float, float], ...] = ()
 
 
 class Policy(Protocol):

@@ -32,11 +32,11 @@ from ssjf.metrics.table import JobTable
 from ssjf.predict.artefact import save_predictor
 from ssjf.predict.training import Sample, fit
 from ssjf.workload.arrivals import Poisson
-from ssjf.workload.instructions import generate
+from ssjf.workload.generated.instructions import generate
 
 Part = Literal["overload", "light"]
 PARTS: tuple[Part, ...] = ("overload", "light")
-POLICIES = ("fcfs", "ssjf", "aged-ssjf", "sjf")
+POLICIES = ("fcfs", "auto", "aged-ssjf", "ssjf", "sjf")
 
 # Answers end by themselves; this is for one in hundreds that would go round in circles.
 _MAX_TOKENS = 1000
@@ -147,6 +147,7 @@ async def measure(plan: DemoPlan, *, out: Path, model: str | None, stage: Stage)
         await _first_pass(measurement, recorder, stage)
         options: dict[str, tuple[str, ...]] = {
             "fcfs": ("--policy", "fcfs"),
+            "auto": ("--predictor", str(predictor)),  # the default
             "ssjf": ("--policy", "ssjf", "--predictor", str(predictor)),
             "aged-ssjf": ("--policy", f"aged-ssjf:rate={plan.ageing_rate:g}", "--predictor", str(predictor)),
             "sjf": ("--policy", "ssjf", "--accept-hints"),

@@ -18,8 +18,9 @@ from ssjf.report.page import Section, page
 
 LABELS = {
     "fcfs": "first come first served",
-    "ssjf": "SSJF, n-grams",
+    "auto": "auto (the default), n-grams",
     "aged-ssjf": "aged SSJF, n-grams",
+    "ssjf": "SSJF, n-grams",
     "sjf": "SJF, oracle",
 }
 
@@ -71,7 +72,7 @@ def report(measurement: Measurement, rows: Sequence[Summary]) -> str:
     """The page: what was found, the pictures that show it, and how it was measured."""
     overload = {row["policy"]: row for row in rows if row["part"] == "overload"}
     light = [row for row in rows if row["part"] == "light"]
-    ssjf, aged = overload["ssjf"], overload["aged-ssjf"]
+    ssjf, default = overload["ssjf"], overload["auto"]
     jobs = by_policy(measurement.records["overload"])
     table = jobs["ssjf"]
     predicted = np.isfinite(table.predicted_tokens) & table.completed
@@ -86,7 +87,7 @@ def report(measurement: Measurement, rows: Sequence[Summary]) -> str:
         ),
         Section(
             heading="The mean, and who pays for it",
-            text="Serving short answers first makes long ones wait. Ageing bounds what they pay.",
+            text="Serving short answers first makes long ones wait. The default and ageing bound what they pay.",
             figure=figures.svg(figures.mean_and_tail(list(overload.values()), LABELS)),
             caption="Completion times in the overload; changes against first come first served.",
         ),
@@ -122,7 +123,7 @@ def report(measurement: Measurement, rows: Sequence[Summary]) -> str:
         numbers=[
             (gain, "lower mean completion time"),
             (_shown(ssjf["oracle_share"], "{:.0%}"), "of what perfect knowledge of the lengths would gain"),
-            (_shown(aged["gain"], "{:.0%}"), "lower mean with ageing, which protects long answers"),
+            (_shown(default["gain"], "{:.0%}"), "lower mean with the default, which protects long answers"),
             (_shown(ssjf["output_tokens_per_s"], "{:.0f}"), "tokens per second while somebody waited"),
         ],
         sections=sections,

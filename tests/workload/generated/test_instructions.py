@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-from ssjf.workload.instructions import _SPLITS, generate, split_of
+from ssjf.workload.generated.instructions import _SPLITS, generate, split_of
 
 SPLITS = ("train", "predictor", "demo")
 

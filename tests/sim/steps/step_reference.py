@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ssjf.core.service import LinearServiceModel
 from ssjf.core.types import Job, Policy
-from ssjf.sim.step_cost import EngineLimits, StepCostModel
+from ssjf.sim.steps.cost import EngineLimits, StepCostModel
 
 
 @dataclass(eq=False)
@@ -102,6 +102,7 @@ def run_reference(  # noqa: C901, PLR0912, PLR0915 - one plain loop to be read f
             continue
 
         ran_out = False
+        entering = 0
         while used() + needed_to_decode() > limits.num_kv_blocks:
             measure()
             candidates = [seq for seq in running if not overdue(seq)]
@@ -139,6 +140,7 @@ def run_reference(  # noqa: C901, PLR0912, PLR0915 - one plain loop to be read f
                     throw_out(seq)
             waiting.remove(head)
             running.append(head)
+            entering += 1
             if head.started is None:
                 head.started = now
             head.to_store = head.prompt + head.generated
@@ -161,6 +163,7 @@ def run_reference(  # noqa: C901, PLR0912, PLR0915 - one plain loop to be read f
         assert used() <= limits.num_kv_blocks
         seconds = (
             cost.base_s
+            + cost.per_request_s * entering
             + cost.per_prefill_token_s * prefilled
             + cost.per_decode_token_s * len(decoding)
             + cost.per_kv_token_s * sum(seq.context for seq in running)

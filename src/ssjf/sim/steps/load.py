@@ -7,8 +7,8 @@ from ssjf.core.policies import FCFS
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.service import LinearServiceModel
 from ssjf.core.types import Job, Request
-from ssjf.sim.step import serve_steps
-from ssjf.sim.step_cost import EngineLimits, StepCostModel
+from ssjf.sim.steps.cost import EngineLimits, StepCostModel
+from ssjf.sim.steps.engine import serve_steps
 
 
 def saturated_requests_per_s(

@@ -6,8 +6,7 @@ import random
 import pytest
 
 from ssjf.errors import DataError
-from ssjf.sim.paper_rules import JOBS_PER_RUN, Setting, Streams
-from ssjf.sim.reproduce import (
+from ssjf.sim.paper.reproduce import (
     ALL_ROUNDS,
     LATENCY_POLICY,
     Cell,
@@ -18,6 +17,7 @@ from ssjf.sim.reproduce import (
     serve_clean,
     steady_state,
 )
+from ssjf.sim.paper.rules import JOBS_PER_RUN, Setting, Streams
 from ssjf.workload.predictions import Predictions
 
 ONE = Setting(1, continuous=True)

@@ -1,5 +1,6 @@
 import copy
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,14 +14,16 @@ from ssjf.core.scheduler import Scheduler
 from ssjf.core.service import LinearServiceModel
 from ssjf.core.types import Job, Policy, Request
 from ssjf.errors import DataError
-from ssjf.sim.load import saturated_requests_per_s
-from ssjf.sim.step import StepRun, serve_steps
-from ssjf.sim.step_cost import EngineLimits, StepCostModel, seconds_alone
-from tests.sim.step_reference import run_reference
+from ssjf.sim.steps.cost import EngineLimits, StepCostModel, seconds_alone
+from ssjf.sim.steps.engine import StepRun, serve_steps
+from ssjf.sim.steps.load import saturated_requests_per_s
+from tests.sim.steps.step_reference import run_reference
 
 COST = StepCostModel(base_s=0.0083, per_prefill_token_s=0.00011, per_decode_token_s=0.00023, per_kv_token_s=0.0000017)
 # powers of two: sums are exact, arrivals fall exactly on boundaries, and closed form and loop agree to the bit
-DYADIC = StepCostModel(base_s=0.5, per_prefill_token_s=0.25, per_decode_token_s=0.125, per_kv_token_s=0.0625)
+DYADIC = StepCostModel(
+    base_s=0.5, per_prefill_token_s=0.25, per_decode_token_s=0.125, per_kv_token_s=0.0625, per_request_s=2.0
+)
 AMPLE = EngineLimits(num_kv_blocks=10_000)
 SERVICE = LinearServiceModel(base_s=0.0, per_input_token_s=0.01, per_output_token_s=0.02)
 POLICIES: list[Policy] = [FCFS(), SSJF(), AgedSSJF(rate=0.05), HRRN(), PSJF(), SRPT()]
@@ -159,8 +162,9 @@ def test_nothing_happens_without_jobs() -> None:
 @pytest.mark.parametrize("output", [1, 2, 50])
 def test_seconds_alone_are_those_of_a_lone_request(fraction: float, chunk: int, output: int) -> None:
     limits = EngineLimits(num_kv_blocks=100, max_num_batched_tokens=chunk, prefix_hit_fraction=fraction)
-    (served,) = serve([(job("a", prompt=100), output)], limits=limits).served
-    assert served.job.finished_at == pytest.approx(seconds_alone(100, output, COST, limits), rel=1e-12)
+    cost = replace(COST, per_request_s=0.02)
+    (served,) = serve([(job("a", prompt=100), output)], cost=cost, limits=limits).served
+    assert served.job.finished_at == pytest.approx(seconds_alone(100, output, cost, limits), rel=1e-12)
 
 
 def test_saturated_throughput_is_that_of_full_batches() -> None:
@@ -204,7 +208,7 @@ def check_against_the_plain_loop(
     dyadic: bool,
     speed: float,
 ) -> None:
-    cost = DYADIC if dyadic else COST
+    cost = DYADIC if dyadic else replace(COST, per_request_s=0.0037)
     jobs, arrival = [], 0.0
     for index, (gap, prompt, output, error, tier) in enumerate(sizes):
         arrival += (round(gap * 64) / 8) if dyadic else gap / speed

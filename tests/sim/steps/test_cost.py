@@ -3,10 +3,12 @@ import random
 import pytest
 
 from ssjf.core.service import LinearServiceModel
-from ssjf.sim.load import saturated_requests_per_s
-from ssjf.sim.step_cost import EngineLimits, StepCostModel
+from ssjf.sim.steps.cost import EngineLimits, StepCostModel
+from ssjf.sim.steps.load import saturated_requests_per_s
 
-COST = StepCostModel(base_s=0.008, per_prefill_token_s=6e-5, per_decode_token_s=6e-5, per_kv_token_s=1.5e-7)
+COST = StepCostModel(
+    base_s=0.008, per_prefill_token_s=6e-5, per_decode_token_s=6e-5, per_kv_token_s=1.5e-7, per_request_s=0.003
+)
 
 
 def test_an_iteration_takes_the_sum_of_its_parts() -> None:
@@ -28,9 +30,11 @@ def test_service_seconds_are_slot_seconds_so_that_both_definitions_of_load_agree
     assert mean_service_s / slots == pytest.approx(1 / throughput, rel=0.02)
 
 
-def test_the_service_model_is_linear_and_has_no_base() -> None:
-    cost = StepCostModel(base_s=1.0, per_prefill_token_s=0.1, per_decode_token_s=0.01, per_kv_token_s=0.001)
-    expected = LinearServiceModel(base_s=0.0, per_input_token_s=0.2, per_output_token_s=1.0 + 2 * (0.01 + 0.1))
+def test_a_prompt_holds_up_all_slots_and_an_output_token_its_own() -> None:
+    cost = StepCostModel(
+        base_s=1.0, per_prefill_token_s=0.1, per_decode_token_s=0.01, per_kv_token_s=0.001, per_request_s=3.0
+    )
+    expected = LinearServiceModel(base_s=6.0, per_input_token_s=0.2, per_output_token_s=1.0 + 2 * (0.01 + 0.1))
     assert cost.service_model(num_seqs=2, context_tokens=100) == expected
 
 

@@ -13,9 +13,9 @@ from ssjf.core.scheduler import Scheduler
 from ssjf.core.service import LinearServiceModel
 from ssjf.core.types import Job, Request
 from ssjf.errors import DataError
-from ssjf.sim.calibrate import StreamTiming, _nonnegative_least_squares, concurrencies, fit_step_cost
-from ssjf.sim.step import serve_steps
-from ssjf.sim.step_cost import EngineLimits, StepCostModel, load_cost_model, save_cost_model
+from ssjf.sim.steps.calibrate import StreamTiming, _nonnegative_least_squares, concurrencies, fit_step_cost
+from ssjf.sim.steps.cost import EngineLimits, StepCostModel, load_cost_model, save_cost_model
+from ssjf.sim.steps.engine import serve_steps
 
 TRUTH = StepCostModel(base_s=0.004, per_prefill_token_s=0.0002, per_decode_token_s=0.0003, per_kv_token_s=0.0000008)
 OVERHEAD_S = 0.002
@@ -131,16 +131,23 @@ def test_a_saved_model_comes_back_as_it_was(tmp_path: Path) -> None:
         ("{", "is no JSON file"),
         ("[]", "must have exactly the coefficients base_s, per_decode_token_s"),
         ('{"base_s": 1}', "must have exactly the coefficients"),
-        ('{"base_s": "x", "per_prefill_token_s": 0, "per_decode_token_s": 0, "per_kv_token_s": 0}', "could not"),
-        ('{"base_s": null, "per_prefill_token_s": 0, "per_decode_token_s": 0, "per_kv_token_s": 0}', "float"),
-        ('{"base_s": -1, "per_prefill_token_s": 0, "per_decode_token_s": 0, "per_kv_token_s": 0}', "at least 0"),
-        ('{"base_s": NaN, "per_prefill_token_s": 0, "per_decode_token_s": 0, "per_kv_token_s": 0}', "finite"),
-        ('{"base_s": 0, "per_prefill_token_s": 0, "per_decode_token_s": 0, "per_kv_token_s": 0}', "not all 0"),
     ],
 )
 def test_a_bad_cost_model_file_is_refused_with_a_reason(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "cost.json"
     path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        load_cost_model(path)
+
+
+@pytest.mark.parametrize(
+    ("base_s", "message"),
+    [('"x"', "could not"), ("null", "float"), ("-1", "at least 0"), ("NaN", "finite"), ("0", "not all 0")],
+)
+def test_a_bad_coefficient_is_refused_with_a_reason(tmp_path: Path, base_s: str, message: str) -> None:
+    path = tmp_path / "cost.json"
+    others = '"per_prefill_token_s": 0, "per_decode_token_s": 0, "per_kv_token_s": 0, "per_request_s": 0'
+    path.write_text(f'{{"base_s": {base_s}, {others}}}')
     with pytest.raises(DataError, match=message):
         load_cost_model(path)
 

@@ -1,6 +1,6 @@
 """An engine with continuous batching, as the simulator's step model sees it: what an iteration costs and may hold.
 
-The four cost coefficients are an engine's whole description in time: they are fitted by `ssjf calibrate` and kept in a
+The cost coefficients are an engine's whole description in time: they are fitted by `ssjf calibrate` and kept in a
 small JSON file. This module knows neither schedules nor how the coefficients were fitted.
 """
 
@@ -19,17 +19,21 @@ from ssjf.errors import DataError
 class StepCostModel:
     """Seconds = base + per_prefill · prefill tokens + per_decode · decoding sequences + per_kv · resident KV tokens.
 
+    For each request that enters with it, an iteration takes `per_request_s` more.
+
     Attributes:
         base_s: for every iteration, whatever it does: reading the weights, launching kernels, delivering tokens.
         per_prefill_token_s: for each prompt token that is computed in it.
         per_decode_token_s: for each sequence that decodes, which gets it one token.
         per_kv_token_s: for each token whose keys and values running sequences hold at its end: attention reads them.
+        per_request_s: for each request that enters: HTTP, tokenization, bookkeeping, where they hold up the engine.
     """
 
     base_s: float
     per_prefill_token_s: float
     per_decode_token_s: float
     per_kv_token_s: float
+    per_request_s: float = 0.0
 
     def __post_init__(self) -> None:
         """Reject coefficients with which time would stand still or run backwards."""
@@ -38,7 +42,7 @@ class StepCostModel:
             raise ValueError(f"cost coefficients must be finite, at least 0 and not all 0: {values}")
 
     def iteration_s(self, *, prefill_tokens: int, decode_tokens: int, kv_tokens: int) -> float:
-        """Seconds of one iteration."""
+        """Seconds of one iteration, with which nobody enters."""
         return (
             self.base_s
             + self.per_prefill_token_s * prefill_tokens
@@ -49,9 +53,9 @@ class StepCostModel:
     def service_model(self, *, num_seqs: int, context_tokens: float) -> LinearServiceModel:
         """What a request costs on a full engine, in seconds of one of its slots: what policies order by.
 
-        With `num_seqs` running, a prompt token holds up all of them, and an output token takes its sequence one
-        iteration, in which the others get theirs. So a request's service seconds are its share of the engine's time
-        times the number of slots, and arrival rate × mean service seconds ÷ slots is the engine's load.
+        With `num_seqs` running, entering and each prompt token hold up all of them, and an output token takes its
+        sequence one iteration, in which the others get theirs. So a request's service seconds are its share of the
+        engine's time times the number of slots, and arrival rate × mean service seconds ÷ slots is the engine's load.
 
         Args:
             num_seqs: the reference batch; the engine's `max_num_seqs`.
@@ -60,7 +64,7 @@ class StepCostModel:
         """
         per_decode_token_s = self.per_decode_token_s + self.per_kv_token_s * context_tokens
         return LinearServiceModel(
-            base_s=0.0,
+            base_s=num_seqs * self.per_request_s,
             per_input_token_s=num_seqs * self.per_prefill_token_s,
             per_output_token_s=self.base_s + num_seqs * per_decode_token_s,
         )
@@ -108,7 +112,8 @@ def seconds_alone(num_prompt_tokens: int, num_output_tokens: int, cost: StepCost
     kv_while_prefilling = (num_chunks - 1) * cached + chunk * num_chunks * (num_chunks - 1) // 2 + num_prompt_tokens
     kv_while_decoding = num_decodes * num_prompt_tokens + num_decodes * (num_decodes + 1) // 2
     return (
-        cost.base_s * (num_chunks + num_decodes)
+        cost.per_request_s
+        + cost.base_s * (num_chunks + num_decodes)
         + cost.per_prefill_token_s * (num_prompt_tokens - cached)
         + cost.per_decode_token_s * num_decodes
         + cost.per_kv_token_s * (kv_while_prefilling + kv_while_decoding)
@@ -126,7 +131,7 @@ def load_cost_model(path: Path) -> StepCostModel:
     """Read a model that `save_cost_model` wrote; files with the coefficients alone do as well.
 
     Raises:
-        DataError: the file cannot be read, or has not exactly the four coefficients.
+        DataError: the file cannot be read, or has not exactly the coefficients.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from ssjf.sim.paper_rules import JOBS_PER_RUN, PaperJob, PaperPolicy, Setting, Streams, early_drain_rate, serve
+from ssjf.sim.paper.rules import JOBS_PER_RUN, PaperJob, PaperPolicy, Setting, Streams, early_drain_rate, serve
 
 ONE = Setting(1, continuous=False)
 

@@ -25,8 +25,8 @@ from ssjf.core.scheduler import Scheduler
 from ssjf.core.service import LinearServiceModel
 from ssjf.core.types import Job, Request
 from ssjf.errors import DataError
-from ssjf.sim.step import serve_steps
-from ssjf.sim.step_cost import EngineLimits, StepCostModel
+from ssjf.sim.steps.cost import EngineLimits, StepCostModel
+from ssjf.sim.steps.engine import serve_steps
 
 # One coefficient 1, the others 0: what an engine with such costs calls seconds counts iterations, tokens, ...
 _UNITS = tuple(

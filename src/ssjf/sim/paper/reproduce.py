@@ -29,7 +29,7 @@ from ssjf.core.scheduler import Scheduler
 from ssjf.core.service import LinearServiceModel
 from ssjf.core.types import Job, Request
 from ssjf.errors import DataError
-from ssjf.sim.paper_rules import (
+from ssjf.sim.paper.rules import (
     JOBS_PER_RUN,
     PaperJob,
     PaperPolicy,

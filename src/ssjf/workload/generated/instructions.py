@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from ssjf.workload import instruction_words as words
+from ssjf.workload.generated import instruction_words as words
 
 Split = Literal["train", "predictor", "demo"]
 

@@ -34,7 +34,7 @@ from ssjf.core.scheduler import Scheduler
 from ssjf.core.service import LinearServiceModel
 from ssjf.core.types import Job
 from ssjf.errors import DataError
-from ssjf.sim.step_cost import EngineLimits, StepCostModel
+from ssjf.sim.steps.cost import EngineLimits, StepCostModel
 
 
 @dataclass(slots=True)
@@ -168,6 +168,7 @@ class _Engine:
         self._prefill_left = 0  # tokens, of all that prefill
         self._decoding: list[tuple[int, int, _Sequence]] = []  # heap of (finish step, sequence number, ...)
         self._resident = 0  # tokens whose keys and values running sequences hold
+        self._entering = 0  # sequences that enter with the next iteration
 
     def serve(self) -> None:
         """Let iterations follow one another until no job is left."""
@@ -236,6 +237,7 @@ class _Engine:
             self._prefill_left += sequence.prefill_left
             self._resident += sequence.num_cached
             self._prefilling.append(sequence)
+            self._entering += 1
 
     def _make_way(self, head: Job, num_blocks: int) -> bool:
         """Throw out whom the policy serves after the head, until it fits; nobody when it would not fit even so."""
@@ -308,8 +310,10 @@ class _Engine:
         growth = num_decoding + chunk
         first_s = cost.iteration_s(prefill_tokens=chunk, decode_tokens=num_decoding, kv_tokens=self._resident + growth)
         more_s = cost.per_kv_token_s * growth  # by which each iteration is longer than the one before
-        count = self._until_arrival(count, first_s, more_s)
-        seconds = _sum_s(count, first_s, more_s)
+        entering_s = cost.per_request_s * self._entering
+        self._entering = 0
+        count = self._until_arrival(count, self._now + entering_s, first_s, more_s)
+        seconds = entering_s + _sum_s(count, first_s, more_s)
         self._now += seconds
         self._step += count
         self._resident += count * growth
@@ -327,14 +331,16 @@ class _Engine:
         for sequence in completed:
             self._begin_decoding(sequence)
 
-    def _until_arrival(self, count: int, first_s: float, more_s: float) -> int:
-        """Of `count` iterations, those up to the first boundary at which the next arrival may change who runs."""
+    def _until_arrival(self, count: int, now: float, first_s: float, more_s: float) -> int:
+        """Of `count` iterations from `now`, those up to the first boundary at which an arrival may change who runs."""
         if self._coming == len(self._timeline):
             return count
         scheduler = self._scheduler
         if scheduler.waiting and not scheduler.slots.fits() and not scheduler.preemptive:
             return count
-        now, arrives_at = self._now, self._timeline[self._coming][0].request.arrival_time
+        arrives_at = self._timeline[self._coming][0].request.arrival_time
+        if arrives_at <= now:
+            return 1
         if now + _sum_s(count, first_s, more_s) <= arrives_at:
             return count
         # just below the root of the quadratic that the sum is, in the form that does not cancel; then up, to the bit

@@ -1,6 +1,7 @@
 """The vocabulary and the sentence templates of the small instruction language; data only.
 
-How prompts and answers are built from them is in `ssjf.workload.instructions`. Templates use the slots of `str.format`.
+How prompts and answers are built from them is in `ssjf.workload.generated.instructions`. Templates use the slots of
+`str.format`.
 """
 
 NUMBER_WORDS = (

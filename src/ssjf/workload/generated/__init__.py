@@ -1,0 +1,1 @@
+"""Work that nobody has recorded: lengths from a distribution, and prompts that ask for answers of a kind."""
