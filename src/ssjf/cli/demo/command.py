@@ -34,7 +34,7 @@ def demo(
     training_prompts: Annotated[int, typer.Option(min=50, help="Answers that the predictor learns from.")] = 400,
     seed: Annotated[int, typer.Option(min=0, help="Of prompts and arrival times.")] = 0,
 ) -> None:
-    """Measure the gain on the embedded engine: FCFS, the default, SSJF (also aged) and an oracle serve the same jobs."""
+    """Measure the gain on the embedded engine: FCFS, the default, SSJF (also aged) and an oracle serve alike."""
     from ssjf.cli.demo.measure import DemoPlan
 
     if out.exists() and not out.is_dir():
