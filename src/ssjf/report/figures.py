@@ -77,7 +77,7 @@ def mean_and_tail(summaries: Sequence[Mapping[str, Any]], labels: Labels = None)
                 axes.text(
                     1.0, position, change, va="center", ha="right", color=SOFT, fontsize=9, transform=_beside(axes)
                 )
-        axes.set(title=title, xlim=(0, 2.0 * max([*values, 1e-9])), xticks=[])
+        axes.set(title=title, xlim=(0, 2.25 * max([*values, 1e-9])), xticks=[])
         axes.set_yticks(range(len(values)), [_name(row["policy"], labels) for row in summaries])
         axes.spines["bottom"].set_visible(False)
         axes.tick_params(length=0)
