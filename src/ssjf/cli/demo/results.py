@@ -111,7 +111,7 @@ def report(measurement: Measurement, rows: Sequence[Summary]) -> str:
         Section(heading="All figures: overload", rows=list(overload.values())),
         Section(
             heading="All figures: light load",
-            text="Where nobody waits there is nothing to gain: order only matters in a queue.",
+            text="Order only matters in a queue: where waits are short, few seconds can be gained.",
             rows=light,
         ),
     ]
