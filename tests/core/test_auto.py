@@ -90,13 +90,28 @@ def test_trust_comes_back_within_300_completions_when_predictions_turn_good_agai
     def complete(count: int, distort: Distort) -> None:
         for _ in range(count):
             service = rng.lognormvariate(0.7, 0.9)
-            job = Job(Request(request_id="x", arrival_time=0.0), distort(rng, service))
+            job = Job(Request(request_id="x", arrival_time=0.0), distort(rng, service), finished_at=service)
             policy.finished(job, service)
 
     complete(1000, HOSTILE["reversed"])
     assert policy.trust == 0
     complete(300, lambda r, s: s * r.lognormvariate(0, 0.6))
     assert policy.trust == 1
+
+
+@pytest.mark.parametrize(("longer", "tail_slack"), [(0.9, 2.0), (1.03, 1.0), (1.2, 0.0)])
+def test_the_slack_follows_how_the_tail_compares_with_that_of_fcfs(longer: float, tail_slack: float) -> None:
+    policy, now = Auto(), 0.0
+    for index in range(640):  # one at a time on a server that is never idle; what FCFS gives is known exactly
+        service = 2.0 + index % 7
+        job = Job(Request(request_id=str(index), arrival_time=now), service, sequence=index, started_at=now)
+        policy.started(job, now, 1)
+        now += service
+        job.finished_at = job.request.arrival_time + longer * service
+        policy.finished(job, service)
+        following = Job(Request(request_id="next", arrival_time=now), 1.0, sequence=index + 1)
+        policy.wait_limit_s(following, now)
+    assert policy.state()["tail_slack"] == pytest.approx(tail_slack, abs=1e-6)
 
 
 def test_two_schedulers_never_share_what_a_policy_learned() -> None:
@@ -139,8 +154,23 @@ def test_the_shadow_corrects_itself_when_a_running_job_turns_out_shorter() -> No
     waits = Job(Request(request_id="waits", arrival_time=1.0), 1.0, sequence=1)
     shadow.started(runs)
     assert shadow.wait_of(waits, now=1.0, scale=1.0) == 9.0
+    runs.finished_at = 4.0
     shadow.finished(runs, 4.0)
     assert shadow.wait_of(waits, now=4.0, scale=1.0) == 3.0
+
+
+def test_a_job_that_outlives_its_prediction_is_assumed_to_go_on() -> None:
+    shadow = ShadowFCFS()
+    runs = Job(Request(request_id="runs", arrival_time=0.0), 1.0, sequence=0, started_at=0.0)
+    waits = Job(Request(request_id="waits", arrival_time=0.0), 1.0, sequence=1)
+    shadow.started(runs)
+    assert shadow.wait_of(waits, now=0.5, scale=1.0) == 1.0
+    for now in (10.0, 100.0):
+        assert now < shadow.wait_of(waits, now=now, scale=1.0) <= 1.5 * now
+    runs.finished_at = 101.0
+    shadow.finished(runs, 101.0)
+    assert shadow.wait_of(waits, now=101.0, scale=1.0) == 101.0
+    assert shadow.wait_of(waits, now=1000.0, scale=1.0) == 101.0
 
 
 def test_the_shadow_follows_the_number_of_slots() -> None:
@@ -162,7 +192,7 @@ def test_a_job_whose_virtual_slot_is_gone_changes_nothing_but_the_record() -> No
     waits = Job(Request(request_id="waits", arrival_time=0.0), 1.0, sequence=9)
     assert shadow.wait_of(waits, now=0.0, scale=1.0) == 10.0
     shadow.resize(1)
-    shadow.finished(Job(Request(request_id="1", arrival_time=0.0), 10.0, sequence=1), 4.0)
+    shadow.finished(Job(Request(request_id="1", arrival_time=0.0), 10.0, sequence=1, finished_at=4.0), 4.0)
     assert shadow.wait_of(waits, now=4.0, scale=1.0) == 10.0
     assert shadow.jcts.at(1.0) == 4.0
 

@@ -19,6 +19,9 @@ class RunningQuantile:
         self._sorted: list[float] = []
         self._recent: deque[float] = deque()
 
+    def __len__(self) -> int:
+        return len(self._sorted)
+
     def add(self, value: float) -> None:
         """Take a value in, and the oldest out when the window is full. O(window) of a memory move."""
         insort(self._sorted, value)

@@ -13,6 +13,8 @@ from ssjf.core.types import Job
 
 _FAR_S = 1e9  # thirty years: later than any deadline, and finite
 _TINY_S = 1e-9  # service seconds below this would make a response ratio infinite
+_LOOK_EVERY = 16  # finished jobs from one look at the tail to the next
+_TAIL_KNOWN = 300  # finished jobs from which a 99th percentile means something
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,27 +112,28 @@ class SRPT:
 class Auto:
     """Shortest predicted first, while a shadow of FCFS says how long the oldest may be kept waiting for it.
 
-    The oldest waiting job goes first once it has waited a little longer than FCFS would have made it wait, or so long
-    that its completion time reaches the `common` quantile of FCFS's, whichever is more. The slack shrinks with the
-    measured ranking quality of the predictions; at chance the order is FCFS. See docs/adr/0005-auto.md.
+    The oldest waiting job goes first once its completion time would reach the `common` quantile of FCFS's, or a little
+    more than FCFS would have made it, whichever is later. The slack shrinks when recent completion times come to lie
+    further out than FCFS's, grows while they do not, and shrinks with the measured ranking quality of the predictions;
+    at chance the order is FCFS. See docs/adr/0005-auto.md.
 
     Attributes:
         common: quantile of FCFS's completion times up to which anybody may be made to wait.
-        stretch: share of FCFS's wait that may be added to it.
-        approach: share of the distance to FCFS's 98th-percentile wait that may be added.
-        size_discount: how much of the predicted service above the mean counts against the addition: a long job
-            that also waits longest would make a tail of its own.
+        stretch: share of FCFS's completion time that may be added to it.
+        approach: share of the distance to FCFS's 98th-percentile completion time that may be added.
         full_trust: concordance of predictions (chance is .5) from which all of the slack is used.
     """
 
     common: float = 0.88
     stretch: float = 0.06
-    approach: float = 0.3
-    size_discount: float = 0.5
+    approach: float = 0.4
     full_trust: float = 0.6
     static = True
     _shadow: ShadowFCFS = field(default_factory=ShadowFCFS, repr=False)
     _quality: RankingQuality = field(default_factory=RankingQuality, repr=False)
+    _num_finished: int = field(default=0, repr=False)
+    _common_slack: float = field(default=1.0, repr=False)
+    _tail_slack: float = field(default=1.0, repr=False)
 
     def key(self, job: Job, now: float) -> float:
         """Predicted service seconds."""
@@ -138,17 +141,17 @@ class Auto:
 
     def wait_limit_s(self, oldest: Job, now: float) -> float:
         """FCFS's wait and the slack, in the measure in which predictions are trusted."""
-        quality, shadow = self._quality, self._shadow
-        wait_s = shadow.wait_of(oldest, now, quality.scale)
-        service_s = quality.scale * oldest.predicted_service_s
-        added_s = self.stretch * wait_s + self.approach * max(0.0, shadow.waits.at(0.98) - wait_s)
-        added_s -= self.size_discount * max(0.0, service_s - quality.mean_service_s)
-        return self.trust * max(shadow.jcts.at(self.common) - service_s, wait_s + max(0.0, added_s))
+        shadow, scale = self._shadow, self._quality.scale
+        service_s = scale * oldest.predicted_service_s
+        jct_s = shadow.wait_of(oldest, now, scale) + service_s
+        common_s = self._common_slack * (shadow.jcts.at(self.common) - jct_s)
+        tail_s = self.stretch * jct_s + self.approach * max(0.0, shadow.jcts.at(0.98) - jct_s)
+        return self.trust * (jct_s + max(common_s, self._tail_slack * tail_s) - service_s)
 
     @property
     def trust(self) -> float:
         """How much of the slack is used: 0 where predictions rank no better than chance, 1 where they are good."""
-        return min(1.0, max(0.0, (self._quality.concordance - 0.5) / (self.full_trust - 0.5)))
+        return _within((self._quality.concordance - 0.5) / (self.full_trust - 0.5), 0.0, 1.0)
 
     def started(self, job: Job, now: float, num_slots: int) -> None:
         """The shadow may serve the job as well."""
@@ -159,16 +162,34 @@ class Auto:
         """The truth about the job is known."""
         self._shadow.finished(job, service_s)
         self._quality.add(job.predicted_service_s, service_s)
+        self._num_finished += 1
+        if self._num_finished % _LOOK_EVERY == 0:
+            self._set_slack()
 
     def state(self) -> dict[str, float]:
-        """Trust, ranking quality, scale of the predictions, and FCFS's tail as the shadow has it."""
+        """Trust and what it rests on, FCFS's tail as the shadow has it beside the real one, and the slack."""
+        shadow = self._shadow
         return {
             "trust": self.trust,
             "concordance": self._quality.concordance,
             "prediction_scale": self._quality.scale,
-            "fcfs_p50_jct_s": self._shadow.jcts.at(0.5),
-            "fcfs_p99_jct_s": self._shadow.jcts.at(0.99),
+            "common_slack": self._common_slack,
+            "tail_slack": self._tail_slack,
+            "fcfs_p50_jct_s": shadow.jcts.at(0.5),
+            "fcfs_p99_jct_s": shadow.jcts.at(0.99),
+            "p99_jct_s": shadow.real_jcts.at(0.99),
         }
+
+    def _set_slack(self) -> None:
+        """Steer the tail: by each quantile's ratio to FCFS's, full slack up to a mark, and less of it above."""
+        shadow = self._shadow
+        if len(shadow.jcts) < _TAIL_KNOWN:
+            return
+        p90, p99, worst = (
+            shadow.real_jcts.at(level) / max(shadow.jcts.at(level), _TINY_S) for level in (0.9, 0.99, 1.0)
+        )
+        self._common_slack = _within(1 + 15 * (1.03 - p90), 0.0, 1.0)
+        self._tail_slack = _within(min(1 + 30 * (1.03 - p99), 1 + 10 * (1.07 - worst)), 0.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,3 +224,7 @@ class EDF:
         """The deadline, or a time after every deadline."""
         deadline = job.request.deadline
         return deadline if deadline is not None else job.request.arrival_time + _FAR_S
+
+
+def _within(value: float, low: float, high: float) -> float:
+    return min(high, max(low, value))

@@ -1,28 +1,31 @@
 """What first come, first served would have given: a virtual server beside the real one.
 
 Laws of this file:
-1. Nothing here decides an order. It answers one question: when would FCFS have started this job?
-2. True service times are used as soon as they are known; until then a calibrated prediction stands in for them.
+1. Nothing here decides an order. It answers two questions: when would FCFS have started this job, and how do completion
+   times compare with what FCFS's would have been?
+2. True service times are used as soon as they are known; until then a calibrated prediction stands in for them, and
+   when a job runs longer than that, the time it has run already and a bit more.
 
 On one slot with all service times known the answer is exact, because the jobs ahead of the oldest waiting one have
 all left the queue; on several slots it is FCFS list scheduling of the same jobs.
 """
 
 from heapq import heappop, heappush
-from math import inf
+from math import inf, nextafter
 
 from ssjf.core.estimates import RunningQuantile
 from ssjf.core.types import Job
 
-_OVERRUN = 1.2  # a job that runs longer than predicted is taken to last a fifth longer than it has by now
+_OVERRUN = 1.2  # a running job is assumed to last at least so many times as long as it has run by now,
+_LONGER = 1.5  # and if not, so many times
 
 
 class ShadowFCFS:
     """A virtual FCFS server over the jobs of a real one, fed in order of arrival.
 
     Attributes:
-        waits: what FCFS would have made recent jobs wait, in seconds.
-        jcts: what their completion times would have been.
+        jcts: what the completion times of recent jobs would have been, in seconds.
+        real_jcts: what those of the same jobs were.
     """
 
     def __init__(self) -> None:
@@ -30,8 +33,9 @@ class ShadowFCFS:
         self._left: list[tuple[float, int, Job]] = []  # left the real queue, not yet served here
         self._place: dict[int, tuple[int, float, float]] = {}  # sequence -> (slot, assumed service, wait)
         self._service_s: dict[int, float] = {}  # sequence -> true service, until it is served here
-        self.waits = RunningQuantile()
+        self._overruns: list[tuple[float, int, Job]] = []  # when a running job will have outlived its assumed service
         self.jcts = RunningQuantile()
+        self.real_jcts = RunningQuantile()
 
     def resize(self, num_slots: int) -> None:
         """Follow the real server's number of slots; new ones are free at once, the busiest go first."""
@@ -50,9 +54,8 @@ class ShadowFCFS:
             self._service_s[job.sequence] = service_s
             return
         slot, assumed_s, wait_s = place
-        if slot < len(self._free_at):
-            self._free_at[slot] += service_s - assumed_s
-        self.jcts.add(wait_s + service_s)
+        self._lengthen(slot, service_s - assumed_s)
+        self._compare(job, wait_s + service_s)
 
     def wait_of(self, oldest: Job, now: float, scale: float) -> float:
         """How long FCFS would have let the oldest waiting job wait, in seconds.
@@ -62,6 +65,8 @@ class ShadowFCFS:
             now: the real server's time.
             scale: true over predicted service seconds, on average.
         """
+        while self._overruns and self._overruns[0][0] <= now:
+            self._overrun(heappop(self._overruns)[2], now)
         ahead = (oldest.request.arrival_time, oldest.sequence)
         while self._left and self._left[0][:2] < ahead:
             self._serve(heappop(self._left)[2], now, scale)
@@ -73,12 +78,37 @@ class ShadowFCFS:
         slot = self._free_at.index(free_at)
         start = max(free_at, arrival)
         wait_s = start - arrival
-        self.waits.add(wait_s)
         service_s = self._service_s.pop(sequence, None)
         if service_s is not None:
-            self.jcts.add(wait_s + service_s)
+            self._compare(job, wait_s + service_s)
         else:
             assert job.started_at is not None
             service_s = max(scale * job.predicted_service_s, _OVERRUN * (now - job.started_at))
             self._place[sequence] = (slot, service_s, wait_s)
+            self._watch(job, service_s, now)
         self._free_at[slot] = start + service_s
+
+    def _overrun(self, job: Job, now: float) -> None:
+        """Assume more of a job that still runs; what is assumed grows geometrically, so a job seldom comes here."""
+        place = self._place.get(job.sequence)
+        if place is None:
+            return  # it has ended
+        assert job.started_at is not None
+        slot, assumed_s, wait_s = place
+        service_s = max(assumed_s, _LONGER * (now - job.started_at))
+        self._lengthen(slot, service_s - assumed_s)
+        self._place[job.sequence] = (slot, service_s, wait_s)
+        self._watch(job, service_s, now)
+
+    def _watch(self, job: Job, assumed_s: float, now: float) -> None:
+        assert job.started_at is not None
+        heappush(self._overruns, (max(job.started_at + assumed_s / _OVERRUN, nextafter(now, inf)), job.sequence, job))
+
+    def _lengthen(self, slot: int, by_s: float) -> None:
+        if slot < len(self._free_at):  # the real server may have fewer slots by now
+            self._free_at[slot] += by_s
+
+    def _compare(self, job: Job, fcfs_jct_s: float) -> None:
+        assert job.finished_at is not None
+        self.jcts.add(fcfs_jct_s)
+        self.real_jcts.add(job.finished_at - job.request.arrival_time)
