@@ -5,6 +5,10 @@ Nothing here decides an order.
 
 from bisect import bisect_left, insort
 from collections import deque
+from math import inf
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
 
 
 class RunningQuantile:
@@ -32,6 +36,30 @@ class RunningQuantile:
     def at(self, level: float) -> float:
         """The value at a level between 0 and 1; 0 before the first one."""
         return self._sorted[int(level * (len(self._sorted) - 1))] if self._sorted else 0.0
+
+
+class History(Generic[Value]):
+    """A value that changes now and then, and what it was before.
+
+    Args:
+        value: what it is until the first change.
+        memory: how many changes are remembered; before them it is taken to have been what the oldest made it.
+    """
+
+    def __init__(self, value: Value, memory: int = 1024) -> None:
+        self._memory = memory
+        self._since = [-inf]
+        self._values = [value]
+
+    def add(self, now: float, value: Value) -> None:
+        """It changes; times do not go back."""
+        self._since.append(now)
+        self._values.append(value)
+        del self._since[: -self._memory], self._values[: -self._memory]
+
+    def at(self, time: float) -> Value:
+        """What it was at an instant, changes at this very instant not counted. O(log memory)."""
+        return self._values[max(0, bisect_left(self._since, time) - 1)]
 
 
 class RankingQuality:

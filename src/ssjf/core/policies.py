@@ -7,7 +7,7 @@ ordered by (tier, key, arrival, sequence): ties of the key go to the earlier arr
 from dataclasses import dataclass, field
 from math import expm1, log
 
-from ssjf.core.estimates import RankingQuality
+from ssjf.core.estimates import History, RankingQuality
 from ssjf.core.shadow import ShadowFCFS
 from ssjf.core.types import Job
 
@@ -110,34 +110,40 @@ class SRPT:
 
 @dataclass(slots=True)
 class Auto:
-    """Shortest predicted first, while a shadow of FCFS says how long the oldest may be kept waiting for it.
+    """Short jobs are brought forward, while a shadow of FCFS says how long the oldest may be kept waiting for it.
 
-    The oldest waiting job goes first once its completion time would reach the `common` quantile of FCFS's, or a little
-    more than FCFS would have made it, whichever is later. The slack shrinks when recent completion times come to lie
-    further out than FCFS's, grows while they do not, and shrinks with the measured ranking quality of the predictions;
-    at chance the order is FCFS. See docs/adr/0005-auto.md.
+    The order is that of γ-Boost, with a γ that follows FCFS's tail. The oldest waiting job goes first once its
+    completion time would reach the `common` quantile of FCFS's, or a little more than FCFS would have made it,
+    whichever is later. The slack shrinks when recent completion times come to lie further out than FCFS's, grows while
+    they do not, and shrinks with the measured ranking quality of the predictions; at chance the order is FCFS. See
+    docs/adr/0005-auto.md.
 
     Attributes:
+        decay: γ times the 99th percentile of FCFS's completion times.
         common: quantile of FCFS's completion times up to which anybody may be made to wait.
         stretch: share of FCFS's completion time that may be added to it.
         approach: share of the distance to FCFS's 98th-percentile completion time that may be added.
         full_trust: concordance of predictions (chance is .5) from which all of the slack is used.
     """
 
+    decay: float = 1.7
     common: float = 0.88
-    stretch: float = 0.06
-    approach: float = 0.4
+    stretch: float = 0.035
+    approach: float = 0.35
     full_trust: float = 0.6
     static = True
     _shadow: ShadowFCFS = field(default_factory=ShadowFCFS, repr=False)
     _quality: RankingQuality = field(default_factory=RankingQuality, repr=False)
     _num_finished: int = field(default=0, repr=False)
+    _boost: History[tuple[float, float]] = field(default_factory=lambda: History((0.001, 1.0)), repr=False)
     _common_slack: float = field(default=1.0, repr=False)
     _tail_slack: float = field(default=1.0, repr=False)
 
     def key(self, job: Job, now: float) -> float:
-        """Predicted service seconds."""
-        return job.predicted_service_s
+        """Arrival minus the boost, with γ and scale of predictions as of the arrival: so it stands still."""
+        arrival = job.request.arrival_time
+        gamma, scale = self._boost.at(arrival)
+        return _boosted(arrival, scale * job.predicted_service_s, gamma)
 
     def wait_limit_s(self, oldest: Job, now: float) -> float:
         """FCFS's wait and the slack, in the measure in which predictions are trusted."""
@@ -164,7 +170,8 @@ class Auto:
         self._quality.add(job.predicted_service_s, service_s)
         self._num_finished += 1
         if self._num_finished % _LOOK_EVERY == 0:
-            self._set_slack()
+            assert job.finished_at is not None
+            self._steer(job.finished_at)
 
     def state(self) -> dict[str, float]:
         """Trust and what it rests on, FCFS's tail as the shadow has it beside the real one, and the slack."""
@@ -180,16 +187,19 @@ class Auto:
             "p99_jct_s": shadow.real_jcts.at(0.99),
         }
 
-    def _set_slack(self) -> None:
-        """Steer the tail: by each quantile's ratio to FCFS's, full slack up to a mark, and less of it above."""
+    def _steer(self, now: float) -> None:
+        """Set γ; and the slack by each quantile's ratio to FCFS's: all of it up to a mark, and less above."""
         shadow = self._shadow
+        fcfs_p99_s = shadow.jcts.at(0.99)
+        if fcfs_p99_s > 0:
+            self._boost.add(now, (self.decay / fcfs_p99_s, self._quality.scale))
         if len(shadow.jcts) < _TAIL_KNOWN:
             return
         p90, p99, worst = (
             shadow.real_jcts.at(level) / max(shadow.jcts.at(level), _TINY_S) for level in (0.9, 0.99, 1.0)
         )
         self._common_slack = _within(1 + 15 * (1.03 - p90), 0.0, 1.0)
-        self._tail_slack = _within(min(1 + 30 * (1.03 - p99), 1 + 10 * (1.07 - worst)), 0.0, 2.0)
+        self._tail_slack = _within(min(1 + 30 * (1.025 - p99), 1 + 10 * (1.07 - worst)), 0.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +217,7 @@ class Boost:
 
     def key(self, job: Job, now: float) -> float:
         """Arrival minus the boost, ln(1 / (1 − exp(−γ·service))) / γ."""
-        service_s = max(job.predicted_service_s, _TINY_S)
-        return job.request.arrival_time + log(-expm1(-self.gamma * service_s)) / self.gamma
+        return _boosted(job.request.arrival_time, job.predicted_service_s, self.gamma)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +233,11 @@ class EDF:
         """The deadline, or a time after every deadline."""
         deadline = job.request.deadline
         return deadline if deadline is not None else job.request.arrival_time + _FAR_S
+
+
+def _boosted(arrival: float, service_s: float, gamma: float) -> float:
+    """Arrival minus γ-Boost's boost; large for short jobs, next to nothing for those much longer than 1/γ."""
+    return arrival + log(-expm1(-gamma * max(service_s, _TINY_S))) / gamma
 
 
 def _within(value: float, low: float, high: float) -> float:
