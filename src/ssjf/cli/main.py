@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from ssjf.cli.compare import compare
 from ssjf.cli.demo.command import demo
 from ssjf.cli.engine import engine
 from ssjf.cli.replay import replay
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (demo, serve, engine, replay, train, simulate, reproduce):
+for command in (demo, serve, engine, replay, train, simulate, compare, reproduce):
     app.command()(command)
 
 

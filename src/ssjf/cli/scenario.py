@@ -155,21 +155,26 @@ def check_batching(host: "Host", policies: "dict[str, Policy]") -> None:
 
 def make_trace(items: "Sequence[WorkItem]", arrivals: str | None, seed: int) -> "Trace":
     """The workload with its own arrival times or generated ones, and without predictions."""
-    from ssjf.sim.host import Trace
     from ssjf.workload.arrivals import parse_arrivals
 
-    lengths = output_tokens(items)
     if arrivals is not None:
         arrival_s = [float(instant) for instant in parse_arrivals(arrivals).times(len(items), seed)]
     else:
         arrival_s = [item.arrival_s for item in items if item.arrival_s is not None]
         if len(arrival_s) < len(items):
             raise ConfigError("the workload has no arrival times; generate them, for example --arrivals poisson:2")
+    return replace(untimed_trace(items), arrival_s=arrival_s)
+
+
+def untimed_trace(items: "Sequence[WorkItem]") -> "Trace":
+    """What is asked, without arrivals (all at 0) or predictions."""
+    from ssjf.sim.host import Trace
+
     return Trace(
         index=[item.index for item in items],
-        arrival_s=arrival_s,
+        arrival_s=[0.0] * len(items),
         input_tokens=[item.input_tokens for item in items],
-        output_tokens=lengths,
+        output_tokens=output_tokens(items),
         tenant=[item.tenant for item in items] if any(item.tenant for item in items) else (),
         deadline_s=[item.deadline_s for item in items] if any(item.deadline_s is not None for item in items) else (),
     )

@@ -126,10 +126,10 @@ class Auto:
         full_trust: concordance of predictions (chance is .5) from which all of the slack is used.
     """
 
-    decay: float = 1.7
+    decay: float = 1.6
     common: float = 0.88
-    stretch: float = 0.035
-    approach: float = 0.35
+    stretch: float = 0.04
+    approach: float = 0.4
     full_trust: float = 0.6
     static = True
     _shadow: ShadowFCFS = field(default_factory=ShadowFCFS, repr=False)

@@ -5,7 +5,7 @@ None of them knows what is asked. A rate is requests per second; a seed gives th
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,8 @@ from ssjf.errors import ConfigError
 from ssjf.workload.reader import read_workload
 
 GRAMMAR = "poisson:RATE | gamma:RATE:CV | uniform:RATE | onoff:RATE | burst | trace:FILE[:SCALE]"
+
+PROCESSES = "poisson | gamma:CV | uniform | onoff | trace:FILE"
 
 _ON_S, _OFF_S = 120.0, 480.0  # one ON-OFF period
 _ON_FACTOR, _OFF_FACTOR = 3.0, 0.5  # of the mean rate; 120 · 3 + 480 · 0.5 = 600
@@ -143,6 +145,33 @@ def parse_arrivals(spec: str) -> Arrivals:
     if process is None or len(arguments) != num_arguments:
         raise ConfigError(f"arrivals {spec!r}: expected {GRAMMAR}")
     return process(*(_positive(spec, argument) for argument in arguments))
+
+
+def parse_process(spec: str) -> Callable[[float], Arrivals]:
+    """An arrival process whose rate is still open, for example ``gamma:2``: a function of requests per second.
+
+    A trace is scaled so that all of it has that rate on average.
+
+    Raises:
+        ConfigError: it does not follow the grammar.
+        DataError: the trace cannot be read or has no arrival times.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind == "trace" and rest:
+        trace = _trace(spec, rest)
+        recorded = sorted(trace.recorded_s)
+        span_s = recorded[-1] - recorded[0] if recorded else 0.0
+        if not span_s > 0:
+            raise ConfigError(f"arrivals {spec!r}: the trace needs at least two different arrival times")
+        mean_rate = trace.scale * len(recorded) / span_s
+        return lambda rate: replace(trace, scale=trace.scale * rate / mean_rate)
+    if kind == "gamma" and rest:
+        cv = _positive(spec, rest)
+        return lambda rate: Gamma(rate, cv)
+    processes: dict[str, Callable[[float], Arrivals]] = {"poisson": Poisson, "uniform": Uniform, "onoff": OnOff}
+    if spec not in processes:
+        raise ConfigError(f"arrivals {spec!r}: expected {PROCESSES}; the rate follows from the load")
+    return processes[spec]
 
 
 def _trace(spec: str, path: str) -> Trace:
