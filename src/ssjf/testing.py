@@ -15,7 +15,10 @@ import random
 from ssjf.core.capacity import Slots
 from ssjf.core.replay import replay
 from ssjf.core.scheduler import Scheduler
+from ssjf.core.service import LinearServiceModel
 from ssjf.core.types import AdaptivePolicy, Job, Policy, Prediction, Request
+
+_SERVICE = LinearServiceModel()
 
 
 def sample_jobs(count: int, seed: int) -> list[tuple[Job, float]]:
@@ -44,9 +47,10 @@ def sample_jobs(count: int, seed: int) -> list[tuple[Job, float]]:
         )
         spread = ((0.1, tokens / 2), (0.5, tokens), (0.9, 3 * tokens))
         prediction = rng.choice([None, Prediction(tokens), Prediction(tokens, spread, "sample@1")])
-        predicted_service_s = 0.1 + 0.02 * tokens
-        service_s = rng.choice([predicted_service_s, 0.1 + 0.02 * rng.randint(1, 2000)])
-        jobs.append((Job(request, predicted_service_s, prediction), service_s))
+        job = Job(request, _SERVICE.seconds(0, tokens), prediction)
+        if prediction is not None:
+            job.service_quantiles = tuple((level, _SERVICE.seconds(0, at)) for level, at in prediction.quantiles)
+        jobs.append((job, rng.choice([job.predicted_service_s, _SERVICE.seconds(0, rng.randint(1, 2000))])))
     return jobs
 
 
@@ -60,6 +64,10 @@ def check_policy(policy: Policy) -> None:
     assert isinstance(policy.static, bool), f"{name}.static must be True or False, not {policy.static!r}"
     for job, _ in sample_jobs(200, seed=1):
         _check_key(policy, name, job)
+        for share in (0.01, 0.5, 1.0, 1.5, 3.0, 40.0):  # it has run, as predicted and beyond
+            job.attained_s = share * job.predicted_service_s
+            _check_key(policy, name, job)
+            _check_running(policy, name, job)
     for slots in (1, 4):
         _check_order_of_service(policy, name, slots)
 
@@ -79,6 +87,27 @@ def _check_key(policy: Policy, name: str, job: Job) -> None:
     assert before == after, f"{name}.key changed the job it was asked about: {before} -> {after}"
 
 
+def _check_running(policy: Policy, name: str, job: Job) -> None:
+    """Where service makes the key worse, the policy says when to look again."""
+    if not getattr(policy, "preemptive", False):
+        return
+    now = job.request.arrival_time + 1e6
+    look_again_s = getattr(policy, "look_again_s", lambda _: math.inf)(job)
+    assert look_again_s > 0, f"{name}.look_again_s is {look_again_s} for {job}: the host would look without end"
+
+    def key_after(served_s: float) -> float:
+        further = copy.copy(job)
+        further.attained_s += served_s
+        return policy.key(further, now)
+
+    until_s, worst = 10 * job.predicted_service_s, key_after(0.0)
+    if look_again_s < math.inf:
+        until_s, worst = look_again_s, max(worst, key_after(look_again_s))
+    for share in (0.1, 0.5, 0.9):
+        key = key_after(share * until_s)
+        assert key <= worst or math.isclose(key, worst), f"{name}.key gets worse before look_again_s: {key} for {job}"
+
+
 def _check_order_of_service(policy: Policy, name: str, slots: int) -> None:
     jobs = sample_jobs(300, seed=2)
     scheduler = Scheduler(policy, Slots(slots))
@@ -88,6 +117,7 @@ def _check_order_of_service(policy: Policy, name: str, slots: int) -> None:
         assert all(job.finished_at is not None for job in finished), f"{name} left a job unfinished"
         jobs, scheduler.preemptive = sample_jobs(300, seed=2), False  # and the order in which jobs wait
     served = replay(jobs, scheduler)
+    policy = scheduler.adaptive or policy  # that which has learned
     assert sorted(id(job) for job in served) == sorted(id(job) for job, _ in jobs), f"{name} lost or repeated a job"
     for position, job in enumerate(served):
         now = job.started_at

@@ -15,7 +15,7 @@ def test_every_installed_policy_keeps_the_contract(name: str) -> None:
 
 
 def test_our_policies_are_found_through_entry_points() -> None:
-    assert {"fcfs", "ssjf", "aged-ssjf"} <= set(names(POLICIES))
+    assert {"fcfs", "ssjf", "aged-ssjf", "auto", "gittins", "psjf", "edf"} <= set(names(POLICIES))
 
 
 class _Breaks:
@@ -58,6 +58,20 @@ class _Unsure(_Breaks):
     static = None  # type: ignore[assignment]
 
 
+class _Falls(_Breaks):
+    """Gets worse as it runs, and says nothing of it."""
+
+    preemptive = True
+
+    def key(self, job: Job, now: float) -> float:
+        return job.attained_s
+
+
+class _Fidgets(_Falls):
+    def look_again_s(self, job: Job) -> float:
+        return 0.0
+
+
 @pytest.mark.parametrize(
     ("policy", "complaint"),
     [
@@ -67,6 +81,8 @@ class _Unsure(_Breaks):
         (_Meddles(), "gives|moved|changed"),
         (_Texts(), "must return a number"),
         (_Unsure(), "must be True or False"),
+        (_Falls(), "gets worse before"),
+        (_Fidgets(), "without end"),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from ssjf.core.policies import EDF, FCFS, HRRN, SSJF, AgedSSJF, Boost
+from ssjf.core.policies import EDF, FCFS, HRRN, PSJF, SRPT, SSJF, AgedSSJF, Boost, PreemptiveEDF, SRPTBounce
 from ssjf.core.types import Job, Request
 
 
@@ -62,9 +62,34 @@ def test_boost_brings_short_jobs_forward_by_a_bounded_time() -> None:
     assert math.isfinite(boost.key(job(0, 0.0), now=0))
 
 
+@pytest.mark.parametrize(
+    ("attained", "srpt", "bounced", "psjf"),
+    [(0.0, 4.0, 4.0, 4.0), (3.0, 1.0, 1.0, 4.0), (4.0, 0.0, 0.0, 4.0), (6.5, -2.5, 2.5, 4.0), (100.0, -96.0, 4.0, 4.0)],
+)
+def test_a_job_that_outruns_its_prediction_has_the_best_place_under_srpt_and_climbs_back_with_bounce(
+    attained: float, srpt: float, bounced: float, psjf: float
+) -> None:
+    outruns = job(0, 4.0)
+    outruns.attained_s = attained
+    assert [policy.key(outruns, now=attained) for policy in (SRPT(), SRPTBounce(), PSJF())] == [srpt, bounced, psjf]
+
+
+def test_bounce_is_looked_at_when_the_prediction_ends_then_in_small_steps_then_no_more() -> None:
+    def look_again_s(attained: float) -> float:
+        running = job(0, 4.0)
+        running.attained_s = attained
+        return SRPTBounce().look_again_s(running)
+
+    assert look_again_s(1.0) == 3.0
+    assert 0 < look_again_s(4.0) == look_again_s(7.9) <= 0.1
+    assert look_again_s(8.0) == math.inf
+    assert SRPTBounce().look_again_s(job(0, 0.0)) == math.inf
+
+
 def test_edf_serves_the_earlier_deadline_and_those_without_one_last_in_order_of_arrival() -> None:
     def with_deadline(arrival: float, deadline: float | None) -> Job:
         return Job(Request(request_id="x", arrival_time=arrival, deadline=deadline))
 
-    keys = [EDF().key(with_deadline(*pair), now=9) for pair in ((5, 10.0), (0, 20.0), (1, None), (2, None))]
-    assert keys == sorted(keys)
+    for policy in (EDF(), PreemptiveEDF()):
+        keys = [policy.key(with_deadline(*pair), now=9) for pair in ((5, 10.0), (0, 20.0), (1, None), (2, None))]
+        assert keys == sorted(keys)

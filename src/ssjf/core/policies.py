@@ -1,19 +1,20 @@
-"""Who is served next. Every ordering rule of the project is in this file, and each is a key.
+"""Who is served next. Every ordering rule of the project is here, but for the Gittins index, and each is a key.
 
 A policy sees one job and the time; it knows neither the queue, nor the host, nor the truth. Waiting jobs are
 ordered by (tier, key, arrival, sequence): ties of the key go to the earlier arrival.
 """
 
 from dataclasses import dataclass, field
-from math import expm1, log
+from math import expm1, inf, log
 
-from ssjf.core.estimates import History, RankingQuality
+from ssjf.core.estimates import History, RankingQuality, RunningQuantile
 from ssjf.core.shadow import ShadowFCFS
 from ssjf.core.types import Job
 
 _FAR_S = 1e9  # thirty years: later than any deadline, and finite
-_TINY_S = 1e-9  # service seconds below this would make a response ratio infinite
+_TINY_S = 1e-9  # service seconds that differ by less are taken for the same, and none are taken for fewer
 _LOOK_EVERY = 16  # finished jobs from one look at the tail to the next
+_SHORTEST = 0.1  # mean services; `auto-static` takes nobody for shorter, so no boost exceeds 2.36 reaches
 _TAIL_KNOWN = 300  # finished jobs from which a 99th percentile means something
 
 
@@ -108,6 +109,35 @@ class SRPT:
         return job.predicted_service_s - job.attained_s
 
 
+@dataclass(frozen=True, slots=True)
+class SRPTBounce:
+    """SRPT with bounce: what is left of the prediction, and more again once a job has outrun it.
+
+    Under SRPT a job predicted too short has the best place from then on and blocks everybody. Here its key climbs
+    back to the prediction and stays there: when sizes are mispredicted by bounded factors, the mean completion time
+    is within a bounded factor of that of SRPT with true sizes, and tends to it as the predictions become exact.
+
+    Source: Scully, Grosof and Mitzenmacher 2022, "Uniform bounds for scheduling with job size estimates"; drawn in
+    Mitzenmacher and Shahout 2025, "Queueing, predictions, and large language models", figure 1.
+    """
+
+    static = True
+    preemptive = True
+
+    def key(self, job: Job, now: float) -> float:
+        """Distance from the attained to the predicted service seconds, but at most the predicted ones."""
+        predicted_s = job.predicted_service_s
+        return min(abs(predicted_s - job.attained_s), predicted_s)
+
+    def look_again_s(self, job: Job) -> float:
+        """When the prediction ends; then in steps, so that jobs which climb side by side take turns of one step."""
+        predicted_s = job.predicted_service_s
+        left_s = predicted_s - job.attained_s
+        if left_s > _TINY_S:
+            return left_s
+        return predicted_s / 64 if left_s > -predicted_s else inf
+
+
 @dataclass(slots=True)
 class Auto:
     """Short jobs are brought forward, while a shadow of FCFS says how long the oldest may be kept waiting for it.
@@ -127,9 +157,9 @@ class Auto:
     """
 
     decay: float = 1.6
-    common: float = 0.88
+    common: float = 0.92
     stretch: float = 0.04
-    approach: float = 0.4
+    approach: float = 0.35
     full_trust: float = 0.6
     static = True
     _shadow: ShadowFCFS = field(default_factory=ShadowFCFS, repr=False)
@@ -202,14 +232,80 @@ class Auto:
         self._tail_slack = _within(min(1 + 30 * (1.025 - p99), 1 + 10 * (1.07 - worst)), 0.0, 2.0)
 
 
+@dataclass(slots=True)
+class AutoStatic:
+    """`auto` for hosts that sort by one number per request, given at its arrival: γ-Boost, re-tuned for new requests.
+
+    The key is the arrival, brought forward by ``reach_s · ln(1 / (1 − exp(−service / mean)))``: one `reach_s` for half
+    a mean's worth of work, next to nothing for long jobs. The mean is that of recent predictions; `reach_s` is `reach`
+    times the 99th percentile of waits, times the trust in predictions. Where they rank no better than chance the order
+    is FCFS. Nobody is overtaken by work that arrived more than 2.4 `reach_s` later.
+
+    Attributes:
+        reach: share of the 99th percentile of waits.
+        full_trust: concordance of predictions (chance is .5) from which all of the reach is used.
+    """
+
+    reach: float = 0.5
+    full_trust: float = 0.6
+    static = True
+    _quality: RankingQuality = field(default_factory=RankingQuality, repr=False)
+    _waits: RunningQuantile = field(default_factory=RunningQuantile, repr=False)
+    _num_finished: int = field(default=0, repr=False)
+    _boost: History[tuple[float, float]] = field(default_factory=lambda: History((0.0, 1.0)), repr=False)
+
+    def key(self, job: Job, now: float) -> float:
+        """Arrival minus the boost, with reach and mean as of the arrival: so it stands still."""
+        arrival = job.request.arrival_time
+        reach_s, mean_s = self._boost.at(arrival)
+        return arrival + reach_s * log(-expm1(-max(job.predicted_service_s / mean_s, _SHORTEST)))
+
+    def wait_limit_s(self, oldest: Job, now: float) -> float:
+        """None: the keys see to it."""
+        return inf
+
+    def started(self, job: Job, now: float, num_slots: int) -> None:
+        """How long it has waited."""
+        self._waits.add(now - job.request.arrival_time)
+
+    def finished(self, job: Job, service_s: float) -> None:
+        """The truth about the job is known."""
+        quality = self._quality
+        quality.add(job.predicted_service_s, service_s)
+        self._num_finished += 1
+        if self._num_finished % _LOOK_EVERY == 0:
+            assert job.finished_at is not None
+            mean_s = max(quality.mean_service_s / quality.scale, _TINY_S)
+            self._boost.add(job.finished_at, (self.reach * self.trust * self._waits.at(0.99), mean_s))
+
+    @property
+    def trust(self) -> float:
+        """How much of the reach is used: 0 where predictions rank no better than chance, 1 where they are good."""
+        return _within((self._quality.concordance - 0.5) / (self.full_trust - 0.5), 0.0, 1.0)
+
+    def state(self) -> dict[str, float]:
+        """Trust and what it rests on, the tail of waits, and the reach that new requests get."""
+        return {
+            "trust": self.trust,
+            "concordance": self._quality.concordance,
+            "prediction_scale": self._quality.scale,
+            "p99_wait_s": self._waits.at(0.99),
+            "reach_s": self._boost.at(inf)[0],
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class Boost:
     """γ-Boost: the arrival, brought forward by the more the shorter the job.
 
+    With the right γ no order has a lighter tail, if service times have no heavy one. On one slot it is the decay rate
+    of FCFS's completion times: the root of ``arrival rate · (E[exp(γ·service)] − 1) = γ``, in M/M/1 the service rate
+    minus the arrival rate. `AutoStatic` needs no such knowledge.
+
     Source: Yu and Scully 2024, "Strongly tail-optimal scheduling in the light-tailed M/G/1".
 
     Attributes:
-        gamma: decay rate of the tail of FCFS's work, per second; larger is closer to FCFS for all but tiny jobs.
+        gamma: per second; larger is closer to FCFS for all but tiny jobs.
     """
 
     gamma: float = 0.1
@@ -224,7 +320,7 @@ class Boost:
 class EDF:
     """Earliest deadline first; jobs without a deadline come after those with one, in order of arrival.
 
-    On one server with preemption it meets all deadlines if any schedule can (Dertouzos 1974).
+    Source: Dertouzos 1974, "Control robotics: the procedural control of physical processes".
     """
 
     static = True
@@ -233,6 +329,13 @@ class EDF:
         """The deadline, or a time after every deadline."""
         deadline = job.request.deadline
         return deadline if deadline is not None else job.request.arrival_time + _FAR_S
+
+
+@dataclass(frozen=True, slots=True)
+class PreemptiveEDF(EDF):
+    """Earliest deadline first, whoever runs: on one server it meets all deadlines if any schedule can."""
+
+    preemptive = True
 
 
 def _boosted(arrival: float, service_s: float, gamma: float) -> float:

@@ -6,12 +6,12 @@ that have already been served. It knows neither where service times come from no
 Event order at one instant: completions, then arrivals, then dispatch. Times are exact float64: a job starts at the
 time of the event that let it in and finishes at ``start + service_s``; no time slices, no rounding. Where a batch
 ends together, that is the service time of its longest job. With a preemptive policy, a job that was thrown out
-resumes where it stopped, at no cost.
+resumes where it stopped, at no cost; who runs is looked at again at each event, and when the policy says so.
 """
 
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
-from math import inf
+from math import inf, nextafter
 
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.types import Job
@@ -47,7 +47,8 @@ def replay(jobs: Iterable[tuple[Job, float]], scheduler: Scheduler) -> list[Job]
         if arrives_at < now:
             raise ValueError(f"jobs must come in order of arrival: {arrives_at} after {now}")
         wakeup = scheduler.wakeup()
-        now = min(done_at, arrives_at, inf if wakeup is None else wakeup)
+        look_at = inf if stints is None else stints.look_again_at(now)
+        now = min(done_at, arrives_at, look_at, inf if wakeup is None else wakeup)
         while completions and completions[0][0] == now:
             scheduler.finish(heappop(completions)[2], now)
         while coming < total and timeline[coming][0].request.arrival_time == now:
@@ -80,6 +81,14 @@ class _Stints:
             began, attained_s = self._began[request_id]
             job.attained_s = attained_s + (now - began)
         return self._scheduler.make_way(now)
+
+    def look_again_at(self, now: float) -> float:
+        """When the policy says so for a running job, if somebody waits for its place. O(running)."""
+        scheduler = self._scheduler
+        if scheduler.look_again_s is None or not scheduler.waiting:
+            return inf
+        soonest_s = min(map(scheduler.look_again_s, scheduler.running.values()), default=inf)
+        return max(now + soonest_s, nextafter(now, inf))  # time moves, however late it is
 
     def begin(self, batch: list[Job], now: float) -> list[Job]:
         """Note who runs from now on; returns those who do for the first time."""

@@ -10,7 +10,7 @@ The scheduler does not know what runs a job, how long it will take, or where pre
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ssjf.core.batching import Batching, Continuous
 from ssjf.core.capacity import Slots
@@ -47,6 +47,7 @@ class Scheduler:
         self.waiting = WaitingQueue(self.adaptive or policy, max_wait_s=max_wait_s)
         self.running: dict[str, Job] = {}
         self.preemptive: bool = getattr(policy, "preemptive", False)
+        self.look_again_s: Callable[[Job], float] | None = getattr(policy, "look_again_s", None)
         self._max_wait_s = max_wait_s
         self._max_waiting = max_waiting
         self._next_sequence = 0

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ssjf.core.types import Job
+
 
 @dataclass(frozen=True, slots=True)
 class LinearServiceModel:
@@ -17,6 +19,15 @@ class LinearServiceModel:
     def seconds(self, num_input_tokens: float, num_output_tokens: float) -> float:
         """Service seconds of one request on one slot."""
         return self.base_s + self.per_input_token_s * num_input_tokens + self.per_output_token_s * num_output_tokens
+
+    def value(self, job: Job) -> None:
+        """Give a job that has a prediction what policies order by: its predicted service and the quantiles of it."""
+        prediction, num_input_tokens = job.prediction, job.request.num_prompt_tokens
+        assert prediction is not None
+        job.predicted_service_s = self.seconds(num_input_tokens, prediction.num_output_tokens)
+        job.service_quantiles = tuple(
+            (level, self.seconds(num_input_tokens, tokens)) for level, tokens in prediction.quantiles
+        )
 
 
 _PRIOR = LinearServiceModel(base_s=0.0, per_input_token_s=0.0002, per_output_token_s=0.02)

@@ -104,7 +104,9 @@ class Policy(Protocol):
 
     A policy is a key: it holds its constants, and neither clock nor state of the queue. A policy class may set
     ``preemptive = True``: then hosts that can preempt let a waiting job take the slot of a running one whose key is
-    worse.
+    worse. Where service can make the key of a running job worse, the class also has ``look_again_s(job)``: the seconds
+    of further service, more than 0, after which such a host looks again who should run. Until then the key is no
+    worse than it is now or then.
 
     Attributes:
         static: the key does not move while the job waits, so a heap may keep it.

@@ -99,7 +99,8 @@ class Dispatcher:
             prediction = Prediction(incoming.hint, source="hint")
         else:
             prediction = self._forecaster.fallback(request)
-        job = Job(request, self._service_s(incoming, prediction), prediction)
+        job = Job(request, prediction=prediction)
+        self._model.value(job)
         self._scheduler.add(job, self._clock())
         exchange = Exchange(incoming, job, asyncio.get_running_loop().create_future())
         self._live[request.request_id] = exchange
@@ -168,9 +169,7 @@ class Dispatcher:
         return len(self._live)
 
     def _predicted(self, exchange: Exchange, prediction: Prediction) -> None:
-        cap = exchange.job.request.max_tokens
-        if cap and prediction.num_output_tokens > cap:
-            prediction = Prediction(float(cap), prediction.quantiles, prediction.source)
+        prediction = _capped(prediction, exchange.job.request.max_tokens)
         exchange.job.prediction = prediction
         if exchange.job.status is not Status.WAITING:
             return  # scored when it ends
@@ -179,13 +178,8 @@ class Dispatcher:
 
     def _value(self, exchange: Exchange) -> None:
         """Give a waiting exchange the place that its prediction has under the service model in force."""
-        job = exchange.job
-        assert job.prediction is not None
-        job.predicted_service_s = self._service_s(exchange.incoming, job.prediction)
-        self._scheduler.reprioritize(job.request.request_id, self._clock())
-
-    def _service_s(self, incoming: Incoming, prediction: Prediction) -> float:
-        return self._model.seconds(incoming.request.num_prompt_tokens, prediction.num_output_tokens)
+        self._model.value(exchange.job)
+        self._scheduler.reprioritize(exchange.job.request.request_id, self._clock())
 
     def _learn(self, exchange: Exchange, now: float) -> None:
         job, output = exchange.job, exchange.num_output_tokens
@@ -206,6 +200,16 @@ class Dispatcher:
         self._forecaster.observe(job.request, output)
         if self._shadow is not None:
             self._shadow.add(job, now - job.started_at, self._model)
+
+
+def _capped(prediction: Prediction, max_tokens: int) -> Prediction:
+    """No answer is longer than its client's cap; 0 is no cap."""
+    cap = float(max_tokens)
+    below = tuple((level, tokens) for level, tokens in prediction.quantiles if tokens < cap)
+    if not cap or (prediction.num_output_tokens <= cap and len(below) == len(prediction.quantiles)):
+        return prediction
+    quantiles = below if len(below) == len(prediction.quantiles) else (*below, (1.0, cap))
+    return Prediction(min(prediction.num_output_tokens, cap), quantiles, prediction.source)
 
 
 def _has_drifted(old: LinearServiceModel, new: LinearServiceModel) -> bool:

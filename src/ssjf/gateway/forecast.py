@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import TypeVar
 
 from ssjf.core.types import Prediction, Request
@@ -121,7 +122,7 @@ class Forecaster:
             predictions = list(self._predictor.predict(requests))
             if len(predictions) != len(requests):
                 raise ValueError(f"{len(predictions)} predictions for {len(requests)} requests")
-            return [p if 0 <= p.num_output_tokens < math.inf else None for p in predictions]
+            return [p if _is_sane(p) else None for p in predictions]
         except Exception:  # noqa: BLE001 - whatever a predictor raises, no request may fail for it
             if len(requests) > 1:  # one prompt that it chokes on is not to cost the others their predictions
                 return [answer for request in requests for answer in self._predict([request])]
@@ -140,6 +141,19 @@ class Forecaster:
         if not self._complained:
             self._complained = True
             _log.exception("the predictor failed; /metrics counts such failures from here on")
+
+
+def _is_sane(prediction: Prediction) -> bool:
+    """Whether keys can be computed from it."""
+    levels = [0.0, *(level for level, _ in prediction.quantiles)]
+    tokens = [0.0, *(tokens for _, tokens in prediction.quantiles)]
+    return (
+        0 <= prediction.num_output_tokens < math.inf
+        and levels[-1] <= 1
+        and tokens[-1] < math.inf
+        and all(low < high for low, high in pairwise(levels))
+        and all(low <= high for low, high in pairwise(tokens))
+    )
 
 
 class _Thread:

@@ -120,14 +120,9 @@ class Shadow:
         return Estimate(len(served), own, other)
 
     def _mean_jct(self, policy: Policy, served: Sequence[_Served], model: LinearServiceModel) -> float:
-        jobs = [
-            (
-                Job(
-                    s.request, model.seconds(s.request.num_prompt_tokens, s.prediction.num_output_tokens), s.prediction
-                ),
-                s.service_s,
-            )
-            for s in sorted(served, key=lambda s: s.request.arrival_time)
-        ]
+        in_order = sorted(served, key=lambda s: s.request.arrival_time)
+        jobs = [(Job(s.request, prediction=s.prediction), s.service_s) for s in in_order]
+        for job, _ in jobs:
+            model.value(job)
         replay(jobs, Scheduler(policy, Slots(self._num_slots), max_wait_s=self._max_wait_s))
         return sum((job.finished_at or 0.0) - job.request.arrival_time for job, _ in jobs) / len(jobs)

@@ -1,8 +1,10 @@
-"""The numbers behind /metrics, in a registry of their own.
+"""The numbers behind /metrics, in a registry of their own, and a line in the log when trust in predictions turns.
 
-This module only counts; it decides nothing.
+This module only counts and tells; it decides nothing.
 """
 
+import logging
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from ssjf.gateway.dispatcher import Exchange
     from ssjf.gateway.shadow import Estimate
 
+_log = logging.getLogger(__name__)
+_LOST, _REGAINED = 0.1, 0.5  # trust in predictions, from 0 to 1, at which the log says so; apart, lest it flutter
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 _RATIOS = (0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 0.9, 1.1, 1.25, 1.5, 2, 3, 5, 10)
@@ -61,13 +65,15 @@ class Telemetry:
         )
         for outcome in Outcome:
             self._outcomes.labels(outcome.value)
+        self._adaptive: AdaptivePolicy | None = None
+        self._trusted = False
 
     def watch(self, scheduler: Scheduler) -> None:
         """Read the gauges from a scheduler whenever they are asked for."""
         self._waiting.set_function(lambda: len(scheduler.waiting))
         self._running.set_function(lambda: len(scheduler.running))
         self._slots.set_function(lambda: scheduler.slots.total)
-        adaptive = scheduler.adaptive
+        adaptive = self._adaptive = scheduler.adaptive
         if adaptive is not None:
             state = Gauge("ssjf_policy_state", "What an adaptive policy goes by.", ["name"], registry=self.registry)
             for name in adaptive.state():
@@ -94,6 +100,7 @@ class Telemetry:
         self._outcomes.labels(outcome.value).inc()
         if outcome is not Outcome.COMPLETED:
             return
+        self._tell_trust()
         arrival = exchange.job.request.arrival_time
         self._jct.observe(now - arrival)
         if exchange.first_token_at is not None:
@@ -117,6 +124,27 @@ class Telemetry:
     def page(self) -> bytes:
         """Everything in the Prometheus text format."""
         return generate_latest(self.registry)
+
+    def _tell_trust(self) -> None:
+        """Policies that weigh predictions by how well they rank show a `trust` and a `concordance`."""
+        state = {} if self._adaptive is None else self._adaptive.state()
+        trust = state.get("trust")
+        if trust is None:
+            return
+        if self._trusted and trust <= _LOST:
+            self._trusted = False
+            _log.warning(
+                "predictions have lost trust, the order goes back to that of arrival: trust %.2f, concordance %.2f",
+                trust,
+                state.get("concordance", math.nan),
+            )
+        elif not self._trusted and trust >= _REGAINED:
+            self._trusted = True
+            _log.info(
+                "predictions are trusted, short requests go first: trust %.2f, concordance %.2f",
+                trust,
+                state.get("concordance", math.nan),
+            )
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(name, text, buckets=buckets, registry=self.registry)
