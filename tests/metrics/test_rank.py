@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ssjf.metrics.rank import kendall_tau_b
+from ssjf.metrics.rank import kendall_tau_b, spearman_rho
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.floats(0, 5)), min_size=2, max_size=60))
@@ -31,3 +31,13 @@ def test_too_few_values_have_no_order() -> None:
 def test_lists_of_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="same length"):
         kendall_tau_b([1, 2], [1])
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.floats(0, 5)), min_size=2, max_size=60))
+def test_spearmans_rho_agrees_with_scipy(pairs: list[tuple[int, float]]) -> None:
+    x, y = [float(a) for a, _ in pairs], [b for _, b in pairs]
+    own = spearman_rho(x, y)
+    if len(set(x)) == 1 or len(set(y)) == 1:
+        assert own is None
+    else:
+        assert own == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-9)

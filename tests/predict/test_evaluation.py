@@ -1,22 +1,26 @@
-"""Metrics against scipy's and against figures worked out by hand."""
+"""Metrics against their definition and against figures worked out by hand."""
+
+import itertools
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import kendalltau
 
 from ssjf.core.types import Prediction
-from ssjf.predict.evaluation import evaluate, kendall_tau_b
+from ssjf.predict.evaluation import evaluate, pair_accuracy
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=60))
-def test_tau_b_is_what_scipy_says(pairs: list[tuple[int, int]]) -> None:
-    first, second = zip(*pairs, strict=True)
-    tau_b = kendall_tau_b(first, second)
-    if len(set(first)) == 1 or len(set(second)) == 1:
-        assert tau_b is None
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=40))
+def test_pair_accuracy_is_the_share_of_pairs_in_the_right_order(pairs: list[tuple[int, int]]) -> None:
+    scores = [
+        0.5 if p == q else float((p < q) == (t < u)) for (p, t), (q, u) in itertools.combinations(pairs, 2) if t != u
+    ]
+    predicted, truth = zip(*pairs, strict=True)
+    accuracy = pair_accuracy(predicted, truth)
+    if scores:
+        assert accuracy == pytest.approx(sum(scores) / len(scores))
     else:
-        assert tau_b == pytest.approx(kendalltau(first, second).statistic)
+        assert accuracy is None
 
 
 def test_the_metrics_of_three_predictions_by_hand() -> None:
@@ -32,6 +36,9 @@ def test_the_metrics_of_three_predictions_by_hand() -> None:
     assert metrics["coverage_0.5"] == pytest.approx(2 / 3)
     assert metrics["coverage_0.9"] == pytest.approx(2 / 3)
     assert metrics["tau_b"] == pytest.approx(1 / 3)
+    assert metrics["rho"] == pytest.approx(1 / 2)
+    assert metrics["pair_accuracy"] == pytest.approx(2 / 3)
+    assert metrics["rmse"] == pytest.approx(((4 + 36 + 900) / 3) ** 0.5)
 
 
 def test_a_prediction_without_quantiles_is_its_own_median() -> None:

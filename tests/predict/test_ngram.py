@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssjf.predict.evaluation import evaluate, kendall_tau_b
+from ssjf.metrics.rank import kendall_tau_b
+from ssjf.predict.evaluation import evaluate
 from ssjf.predict.features import featurize
 from ssjf.predict.ngram import LEVELS, NgramPredictor
 from ssjf.predict.training import as_request, fit

@@ -10,7 +10,7 @@ import pytest
 
 from ssjf.errors import DataError
 from ssjf.workload.items import WorkItem
-from ssjf.workload.reader import estimate_tokens, read_workload
+from ssjf.workload.reader import ALL_MODELS, estimate_tokens, read_workload
 
 
 def write(path: Path, text: str) -> Path:
@@ -172,7 +172,7 @@ def test_a_csv_cell_may_hold_lengths_by_model(tmp_path: Path) -> None:
 
 
 def test_a_set_of_several_models_asks_for_one_and_lists_them(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"--target-model: big-llama, small-llama$"):
+    with pytest.raises(DataError, match=r"--target-model, or all: big-llama, small-llama$"):
         read_workload(write(tmp_path / "set.jsonl", SET))
 
 
@@ -321,3 +321,23 @@ def test_parquet_without_its_library_says_what_to_install(tmp_path: Path, monkey
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(DataError, match=r"pip install 'ssjf\[parquet\]'"):
         read_workload(write(tmp_path / "w.parquet", "x"))
+
+
+def test_all_models_of_a_set_become_items_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_text(
+        '{"prompt": "a", "out_tokens": {"m": 3, "n": 5}}\n{"prompt": "b", "out_tokens": {"m": 7, "n": null}}\n'
+    )
+    items = read_workload(path, target_model=ALL_MODELS)
+    assert [(item.prompt, item.model, item.output_tokens) for item in items] == [
+        ("a", "m", 3),
+        ("a", "n", 5),
+        ("b", "m", 7),
+    ]
+    assert [item.index for item in items] == [0, 1, 2]
+
+
+def test_all_models_of_a_file_that_names_one_a_row_are_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("prompt,output_tokens,model\na,3,m\nb,4,n\n")
+    assert [item.model for item in read_workload(path, target_model=ALL_MODELS)] == ["m", "n"]

@@ -10,6 +10,9 @@ import typer
 from ssjf.cli.compare import compare
 from ssjf.cli.demo.command import demo
 from ssjf.cli.engine import engine
+from ssjf.cli.prediction.characterize import characterize
+from ssjf.cli.prediction.evaluate import evaluate
+from ssjf.cli.prediction.predict import predict
 from ssjf.cli.replay import replay
 from ssjf.cli.reproduce import reproduce
 from ssjf.cli.serve import serve
@@ -25,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (demo, serve, engine, replay, train, simulate, compare, reproduce):
+for command in (demo, serve, engine, replay, train, evaluate, predict, characterize, simulate, compare, reproduce):
     app.command()(command)
 
 

@@ -1,16 +1,15 @@
 """`ssjf train`: make a predictor from recorded prompts and output lengths."""
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ssjf.errors import ConfigError, DataError, did_you_mean
+from ssjf.cli.prediction.samples import read_samples, sha256_of
+from ssjf.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from ssjf.predict.training import Sample, Trained
-    from ssjf.workload.items import WorkItem
+    from ssjf.predict.training import Trained
 
 _FAMILIES = ("ngram",)
 
@@ -32,14 +31,12 @@ def train(
 
     from ssjf.predict.artefact import save_predictor
     from ssjf.predict.training import train as train_predictor
-    from ssjf.workload.reader import read_workload
 
     if family not in _FAMILIES:
         raise ConfigError(f"no family {family!r} to train; {did_you_mean(family, _FAMILIES)}")
     progress = Console(stderr=True)
     with progress.status("reading") as status:
-        items = read_workload(data, target_model=target_model)
-        samples, skipped = _samples(items, data)
+        samples, skipped = read_samples(data, target_model)
 
         def tell(step: str) -> None:
             status.update(step)
@@ -53,8 +50,8 @@ def train(
             {
                 "data": {
                     "file": data.name,
-                    "sha256": hashlib.sha256(data.read_bytes()).hexdigest(),
-                    "rows": len(items),
+                    "sha256": sha256_of(data),
+                    "rows": len(samples) + skipped,
                     "skipped": skipped,
                     "target_model": target_model,
                 },
@@ -65,25 +62,6 @@ def train(
             },
         )
     _show(trained, skipped, out)
-
-
-def _samples(items: "list[WorkItem]", data: Path) -> "tuple[list[Sample], int]":
-    """What can be learned from, and the number of rows that lack a prompt or a length."""
-    from ssjf.openai import render_messages
-    from ssjf.predict.training import Sample
-
-    samples = [
-        Sample(
-            item.prompt if isinstance(item.prompt, str) else render_messages(item.prompt),
-            item.output_tokens,
-            item.model,
-        )
-        for item in items
-        if item.prompt is not None and item.output_tokens is not None
-    ]
-    if not samples:
-        raise DataError(f"{data}: none of {len(items)} rows has both a prompt and an output length to learn from")
-    return samples, len(items) - len(samples)
 
 
 def _show(trained: "Trained", skipped: int, out: Path) -> None:

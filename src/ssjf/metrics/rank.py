@@ -29,6 +29,27 @@ def kendall_tau_b(x: Sequence[float] | NDArray[np.float64], y: Sequence[float] |
     return float(concordant_minus_discordant / np.sqrt(float(pairs - ties_a) * float(pairs - ties_b)))
 
 
+def spearman_rho(x: Sequence[float] | NDArray[np.float64], y: Sequence[float] | NDArray[np.float64]) -> float | None:
+    """Spearman's ρ: the correlation of ranks, equal values sharing their mean rank.
+
+    Returns:
+        A value from −1 to 1; None where one of the lists is constant or has fewer than two entries.
+    """
+    a, b = _ranks(np.asarray(x, dtype=np.float64)), _ranks(np.asarray(y, dtype=np.float64))
+    if a.shape != b.shape:
+        raise ValueError(f"both lists must have the same length, not {len(a)} and {len(b)}")
+    if len(a) < 2 or not a.std() or not b.std():
+        return None
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    mean_ranks: NDArray[np.float64] = (last - (counts - 1) / 2)[place]
+    return mean_ranks
+
+
 def _tied_pairs(*columns: NDArray[np.float64]) -> int:
     """Pairs of neighbours in sorted order that are equal in every column."""
     if len(columns[0]) < 2:

@@ -4,57 +4,59 @@ Pure functions: this module does not know who predicted.
 """
 
 import math
-from bisect import bisect_left, bisect_right, insort
-from collections import Counter
 from collections.abc import Sequence
-from itertools import groupby
+
+import numpy as np
 
 from ssjf.core.types import Prediction
-
-
-def kendall_tau_b(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Kendall's rank correlation with ties, tau-b (Kendall, 1945); None where one side is all ties.
-
-    1 means the same order, 0 no relation, -1 the reverse.
-    """
-    total = len(first) * (len(first) - 1) // 2
-    untied = math.sqrt((total - _tied_pairs(first)) * (total - _tied_pairs(second)))
-    if untied == 0:
-        return None
-    balance = 0  # concordant less discordant pairs
-    seen: list[float] = []  # second values of all pairs with a smaller first value
-    for _, group in groupby(sorted(zip(first, second, strict=True)), key=lambda pair: pair[0]):
-        values = [value for _, value in group]
-        balance += sum(bisect_left(seen, value) - (len(seen) - bisect_right(seen, value)) for value in values)
-        for value in values:
-            insort(seen, value)
-    return balance / untied
-
-
-def _tied_pairs(values: Sequence[float]) -> int:
-    return sum(count * (count - 1) // 2 for count in Counter(values).values())
+from ssjf.metrics.rank import kendall_tau_b, spearman_rho
 
 
 def evaluate(predictions: Sequence[Prediction], num_output_tokens: Sequence[int]) -> dict[str, float | None]:
     """Compare predictions with the truth, at least one of each.
 
     Returns:
-        ``n``; ``tau_b`` of the point predictions; ``mae`` and ``median_mae``, the mean absolute error in tokens of the
-        point prediction and of the median where there is one; ``log_mae``, of log(1 + tokens) by the median where
-        there is one; and ``coverage_L`` for each quantile level L: the share of truths at or below that quantile.
+        ``n``; ``tau_b`` (Kendall's), ``rho`` (Spearman's) and ``pair_accuracy`` (share of pairs of different truth that
+        are in the right order, ties counting half) of the point predictions, None where one side is all ties; ``mae``,
+        ``rmse`` and ``median_mae``, the errors in tokens of the point prediction and of the median where there is one;
+        ``log_mae``, of log(1 + tokens) by the median where there is one; and ``coverage_L`` for each quantile level L:
+        the share of truths at or below that quantile.
     """
-    points = [prediction.num_output_tokens for prediction in predictions]
+    points = np.array([prediction.num_output_tokens for prediction in predictions], dtype=np.float64)
+    truth = np.array(num_output_tokens, dtype=np.float64)
     quantiles = [dict(prediction.quantiles) for prediction in predictions]
-    medians = [levels.get(0.5, point) for levels, point in zip(quantiles, points, strict=True)]
-    n = len(num_output_tokens)
+    medians = np.array([levels.get(0.5, point) for levels, point in zip(quantiles, points.tolist(), strict=True)])
     metrics: dict[str, float | None] = {
-        "n": n,
-        "tau_b": kendall_tau_b(points, num_output_tokens),
-        "mae": sum(abs(p - t) for p, t in zip(points, num_output_tokens, strict=True)) / n,
-        "median_mae": sum(abs(p - t) for p, t in zip(medians, num_output_tokens, strict=True)) / n,
-        "log_mae": sum(abs(math.log1p(p) - math.log1p(t)) for p, t in zip(medians, num_output_tokens, strict=True)) / n,
+        "n": len(truth),
+        "tau_b": kendall_tau_b(points, truth),
+        "rho": spearman_rho(points, truth),
+        "pair_accuracy": pair_accuracy(points.tolist(), truth.tolist()),
+        "mae": float(np.mean(np.abs(points - truth))),
+        "rmse": math.sqrt(float(np.mean((points - truth) ** 2))),
+        "median_mae": float(np.mean(np.abs(medians - truth))),
+        "log_mae": float(np.mean(np.abs(np.log1p(medians) - np.log1p(truth)))),
     }
     for level in quantiles[0]:
-        covered = sum(truth <= levels[level] for levels, truth in zip(quantiles, num_output_tokens, strict=True))
-        metrics[f"coverage_{level:g}"] = covered / n
+        metrics[f"coverage_{level:g}"] = float(np.mean([t <= q[level] for q, t in zip(quantiles, truth, strict=True)]))
     return metrics
+
+
+def pair_accuracy(predicted: Sequence[float], truth: Sequence[float]) -> float | None:
+    """Share of the pairs of different truth that predictions put in the right order; a tie counts half.
+
+    None where all truths are equal. It is what pairwise classifiers report.
+    """
+    true_ties = _tied_pairs(truth)
+    pairs = len(truth) * (len(truth) - 1) // 2
+    if pairs == true_ties:
+        return None
+    tau = kendall_tau_b(predicted, truth)
+    if tau is None:  # all predictions alike
+        return 0.5
+    balance = tau * math.sqrt(float(pairs - _tied_pairs(predicted)) * float(pairs - true_ties))
+    return 0.5 + balance / (2 * (pairs - true_ties))
+
+
+def _tied_pairs(values: Sequence[float]) -> int:
+    counts = np.unique(np.asarray(values), return_counts=True)[1]
+    return int(np.sum(counts * (counts - 1) // 2))

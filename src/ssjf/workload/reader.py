@@ -40,6 +40,9 @@ _CONVERSATIONS = ("conversations", "conversation")  # ShareGPT's, LMSYS-Chat-1M'
 _MILLISECONDS = "timestamp"  # Mooncake's; every other time is in seconds
 _ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant"}
 
+ALL_MODELS = "all"
+"""As target model: every model of the set, one item for each of its lengths."""
+
 _MAX_TOKENS = 10**9  # a larger count is a mistake, and would overflow sums later
 _CHARACTERS_PER_TOKEN = 4  # of English text under common vocabularies
 
@@ -54,7 +57,8 @@ def read_workload(
     Args:
         path: a file ending in .csv, .tsv, .jsonl, .json or .parquet; .gz may follow.
         target_model: picks the model in a set with lengths for several, and the rows of that model in a set whose rows
-            name their models. Where the file names none, the items get this name.
+            name their models. Where the file names none, the items get this name. With `ALL_MODELS`, a row
+            with lengths for several models becomes an item for each.
         require: canonical columns that must be there and have a value in every row.
 
     Returns:
@@ -75,6 +79,8 @@ def _read(path: Path, target_model: str | None, require: Collection[str]) -> lis
     lengths = _LengthsByModel(target_model)
     for raw in read_chunks(path):
         chunk = _one_row_per_answer(raw)
+        if target_model == ALL_MODELS:
+            chunk = _one_row_per_model(chunk)
         found = _known_columns(chunk, require)
         first = len(columns["index"])
         columns["index"] += range(first, first + len(chunk.rows))
@@ -334,6 +340,29 @@ def _answers(conversation: Any, column: str, chunk: Chunk, position: int) -> lis
     return answers
 
 
+def _one_row_per_model(chunk: Chunk) -> Chunk:
+    """Rows with a length for each of several models as a row for each of them."""
+    name = next((alias for alias in ALIASES["output_tokens"] if alias in chunk.columns), None)
+    if name is None:
+        return chunk
+    lengths = [_from_json(value, "{") for value in chunk.columns[name]]
+    if not any(isinstance(value, dict) for value in lengths):
+        return chunk
+    each = [
+        (position, model, length)
+        for position, value in enumerate(lengths)
+        for model, length in (value.items() if isinstance(value, dict) else [(None, value)])
+        if length is not None
+    ]
+    origin = [position for position, _, _ in each]
+    columns: dict[str, Values] = {
+        other: [values[position] for position in origin] for other, values in chunk.columns.items()
+    }
+    columns |= {"model": [model for _, model, _ in each], name: [length for _, _, length in each]}
+    lines = None if chunk.lines is None else [chunk.lines[position] for position in origin]
+    return Chunk(chunk.path, columns, [chunk.rows[position] for position in origin], lines)
+
+
 # --- models ---------------------------------------------------------------------------------------------------------
 
 
@@ -364,13 +393,13 @@ class _LengthsByModel:
         """Raises: DataError: no target model was named where one is needed, or none has that name."""
         if self.models and self._target is None:
             models = ", ".join(sorted(self.models))
-            raise DataError(f"{path} has lengths of several models; pick one with --target-model: {models}")
+            raise DataError(f"{path} has lengths of several models; pick one with --target-model, or all: {models}")
         if self.models and self._target not in self.models:
             raise _unknown_model(path, self._target, self.models)
 
 
 def _of_model(items: list[WorkItem], path: Path, target: str | None, *, named: Collection[str]) -> list[WorkItem]:
-    if target is None:
+    if target is None or target == ALL_MODELS:
         return items
     models = {item.model for item in items} - {""}
     if not models or target in named:

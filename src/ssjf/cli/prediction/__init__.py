@@ -1,0 +1,1 @@
+"""Commands about predictors of output lengths."""

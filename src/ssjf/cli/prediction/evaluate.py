@@ -1,0 +1,217 @@
+"""`ssjf evaluate`: predictors side by side on data they have not seen: as orders, as numbers, and by what they buy."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ssjf.cli.prediction.samples import read_samples, sha256_of
+from ssjf.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from ssjf.core.types import Prediction, Request
+    from ssjf.predict.base import Predictor
+    from ssjf.predict.training import Sample
+
+_JOBS, _LOAD = 4000, 0.8  # of the simulation that tells what a ranking buys
+_BASELINES = ("prompt length", "constant")
+
+
+def evaluate(
+    predictors: Annotated[list[str], typer.Argument(help="Folders of trained predictors, or names; then the data.")],
+    target_model: Annotated[
+        str | None, typer.Option(help="Whose recorded lengths, in a set that has several models'.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Of the simulation.")] = 5,
+    as_json: Annotated[Path | None, typer.Option("--json", help="File for all figures.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="File for a picture, .png or .svg.")] = None,
+) -> None:
+    """Compare predictors on prompts and lengths: DATA is the last argument.
+
+    Of a file that an artefact was trained on, only the prompts that were set aside from training count.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from ssjf.predict.artefact import load_predictor
+
+    if len(predictors) < 2:
+        raise ConfigError("name at least one predictor, and then the data: ssjf evaluate my-predictor data.jsonl")
+    *names, last = predictors
+    data = Path(last)
+    loaded: dict[str, Predictor | None] = {name: load_predictor(name) for name in names}
+    samples, skipped = read_samples(data, target_model)
+    samples, apart = _unseen(samples, names, data)
+    if len(samples) < 2 or len({sample.num_output_tokens for sample in samples}) < 2:
+        raise DataError(f"{data}: {len(samples)} usable rows, or all answers equally long: nothing to compare")
+    loaded |= dict.fromkeys(_BASELINES)
+    rows = [
+        _row(name, predictor, samples, seeds)
+        for name, predictor in track(loaded.items(), description="evaluating", transient=True)
+    ]
+    console = Console(highlight=False)
+    console.width = max(console.width, 132)  # a table cut in pieces compares nothing
+    console.print(_table(rows, f"{len(samples)} samples of {data.name}" + (", held out" if apart else "")))
+    console.print(
+        f"gain: mean completion time below FCFS's, shortest predicted first on one slot at load {_LOAD:g}, {seeds} "
+        "seeds, with the 95 % interval; share: of the oracle's. Latency: one prompt, and each of 32.",
+    )
+    if skipped:
+        console.print(f"{skipped} rows without a prompt or a length were skipped")
+    if as_json is not None:
+        as_json.parent.mkdir(parents=True, exist_ok=True)
+        as_json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    if picture is not None:
+        from ssjf.report.predictors import ranking_and_gain
+        from ssjf.report.style import save
+
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        save(ranking_and_gain(rows), picture)
+
+
+def _unseen(samples: "list[Sample]", names: Sequence[str], data: Path) -> "tuple[list[Sample], bool]":
+    """Without the prompts that any of the artefacts was trained on, if it was trained on this very file."""
+    from ssjf.predict.artefact import read_card
+    from ssjf.predict.training import split_by_prompt
+
+    digest, apart = sha256_of(data), False
+    for name in names:
+        if not Path(name).is_dir():
+            continue
+        card = read_card(Path(name))
+        about, split = card.get("data"), card.get("split")
+        if isinstance(about, dict) and isinstance(split, dict) and about.get("sha256") == digest:
+            # the split is over all prompts of the file, so that it must be made before any are left out
+            held_out = {s.prompt for s in split_by_prompt(samples, share=split["holdout"], seed=split["seed"])[1]}
+            samples, apart = [sample for sample in samples if sample.prompt in held_out], True
+    return samples, apart
+
+
+def _row(name: str, predictor: "Predictor | None", samples: "Sequence[Sample]", seeds: int) -> dict[str, Any]:
+    from ssjf.predict import evaluation
+    from ssjf.predict.training import as_request
+
+    requests = [as_request(sample) for sample in samples]
+    answer = _answers(name, predictor, samples)
+    predictions = answer(requests)
+    truth = [sample.num_output_tokens for sample in samples]
+    row: dict[str, Any] = {"predictor": name, **evaluation.evaluate(predictions, truth)}
+    row |= _gains([prediction.num_output_tokens for prediction in predictions], truth, seeds)
+    if predictor is not None:
+        row |= {"latency_ms": _latency_ms(answer, requests, 1), "latency_ms_of_32": _latency_ms(answer, requests, 32)}
+        if Path(name).is_dir():
+            row["size_mb"] = sum(file.stat().st_size for file in Path(name).rglob("*") if file.is_file()) / 1e6
+    return row
+
+
+def _answers(
+    name: str, predictor: "Predictor | None", samples: "Sequence[Sample]"
+) -> "Callable[[Sequence[Request]], list[Prediction]]":
+    from ssjf.core.types import Prediction
+
+    if predictor is not None:
+        return predictor.predict
+    if name == "constant":
+        mean = sum(sample.num_output_tokens for sample in samples) / len(samples)
+        return lambda requests: [Prediction(mean)] * len(requests)
+    return lambda requests: [Prediction(float(len(request.prompt.split()))) for request in requests]
+
+
+def _gains(predicted: Sequence[float], truth: Sequence[int], seeds: int) -> dict[str, Any]:
+    """What shortest predicted first gains in steady state, and what share of the oracle's gain that is."""
+    import numpy as np
+
+    from ssjf.core.policies import FCFS, SSJF
+    from ssjf.metrics.summary import gain, interval95, oracle_share
+    from ssjf.sim.host import LinearHost, Trace, simulate
+    from ssjf.workload.arrivals import Poisson
+
+    host = LinearHost()
+    gains, shares = [], []
+    for seed in range(seeds):
+        rows = np.random.default_rng([seed, 0x6576]).integers(0, len(truth), _JOBS)
+        output_tokens = [truth[row] for row in rows]
+        rate = _LOAD * host.saturated_requests_per_s([0] * _JOBS, output_tokens)
+        trace = Trace(
+            index=range(_JOBS),
+            arrival_s=Poisson(rate).times(_JOBS, seed).tolist(),
+            input_tokens=[0] * _JOBS,
+            output_tokens=output_tokens,
+            predicted_tokens=[predicted[row] for row in rows],
+        )
+        fcfs = simulate(trace, FCFS(), host, label="fcfs")
+        ssjf = simulate(trace, SSJF(), host, label="ssjf")
+        oracle = simulate(replace(trace, predicted_tokens=None), SSJF(), host, label="sjf")
+        gains.append(gain(ssjf, fcfs) or 0.0)
+        share = oracle_share(ssjf, fcfs, oracle)
+        if share is not None:
+            shares.append(share)
+    mean, half = interval95(gains)
+    return {
+        "gain": mean,
+        "gain_interval": half,
+        "oracle_share": interval95(shares)[0] if shares else None,
+    }
+
+
+def _latency_ms(
+    answer: "Callable[[Sequence[Request]], list[Prediction]]", requests: "Sequence[Request]", batch: int
+) -> dict[str, float]:
+    """Milliseconds for each request of a batch, at the median and the 99th percentile of batches."""
+    import numpy as np
+
+    times = []
+    for start in range(0, max(1, min(len(requests), 20 * batch + 200) - batch + 1), batch):
+        part = requests[start : start + batch]
+        begin = time.perf_counter()
+        answer(part)
+        times.append(1000 * (time.perf_counter() - begin) / len(part))
+    return {"p50": float(np.percentile(times, 50)), "p99": float(np.percentile(times, 99))}
+
+
+def _table(rows: Sequence[dict[str, Any]], title: str) -> Any:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    table.add_column("predictor", no_wrap=True)
+    for heading in (
+        "tau-b",
+        "rho",
+        "pairs",
+        "MAE",
+        "RMSE",
+        "log MAE",
+        "< p90",
+        "gain",
+        "share",
+        "1: ms",
+        "32: ms",
+        "MB",
+    ):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        gain = f"{row['gain']:.1%}" + (f" ±{row['gain_interval']:.1%}" if row["gain_interval"] is not None else "")
+        table.add_row(
+            row["predictor"],
+            _shown(row["tau_b"], "{:.3f}"),
+            _shown(row["rho"], "{:.3f}"),
+            _shown(row["pair_accuracy"], "{:.3f}"),
+            *(f"{row[key]:.0f}" for key in ("mae", "rmse")),
+            f"{row['log_mae']:.2f}",
+            _shown(row.get("coverage_0.9"), "{:.0%}"),
+            gain,
+            _shown(row["oracle_share"], "{:.0%}"),
+            _shown(row.get("latency_ms", {}).get("p50"), "{:.2f}"),
+            _shown(row.get("latency_ms_of_32", {}).get("p50"), "{:.2f}"),
+            _shown(row.get("size_mb"), "{:.1f}"),
+        )
+    return table
+
+
+def _shown(value: float | None, shape: str) -> str:
+    return "–" if value is None or math.isnan(value) else shape.format(value)

@@ -1,0 +1,115 @@
+"""`ssjf evaluate`, `predict` and `characterize` as a user sees them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from ssjf.cli.prediction.characterize import characterize
+from ssjf.cli.prediction.evaluate import evaluate
+from ssjf.cli.prediction.predict import predict
+from ssjf.cli.train import train
+from ssjf.errors import SSJFError
+
+TOPICS = ("rivers", "kings", "bridges", "clouds", "trains")
+
+
+def invoke(command: object, *arguments: str, text: str | None = None) -> Result:
+    app = typer.Typer()
+    app.command()(command)  # type: ignore[arg-type]
+    return CliRunner().invoke(app, [*arguments], input=text)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Short answers to questions, long ones to essays; two models, the second twice as talkative."""
+    path = tmp_path_factory.mktemp("data") / "set.jsonl"
+    rows = []
+    for index in range(120):
+        topic = TOPICS[index % len(TOPICS)]
+        long = index % 2 == 0
+        prompt = f"write an essay about {topic} number {index}" if long else f"name one of the {topic} of place {index}"
+        length = 300 + index if long else 5 + index % 7
+        rows.append(json.dumps({"prompt": prompt, "out_tokens": {"m": length, "talker": 2 * length}}))
+    path.write_text("\n".join(rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("artefact") / "p"
+    result = invoke(train, str(data), "--target-model", "m", "--out", str(folder))
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_predictors_stand_beside_baselines_on_prompts_they_have_not_seen(
+    data: Path, trained: Path, tmp_path: Path
+) -> None:
+    out, picture = tmp_path / "e.json", tmp_path / "e.png"
+    options = ["--target-model", "m", "--seeds", "2", "--json", str(out), "--picture", str(picture)]
+    result = invoke(evaluate, str(trained), "ngram", str(data), *options)
+    assert result.exit_code == 0, result.output
+    assert "24 samples of set.jsonl, held out" in result.output
+    rows = {row["predictor"]: row for row in json.loads(out.read_text())}
+    assert list(rows) == [str(trained), "ngram", "prompt length", "constant"]
+    ours = rows[str(trained)]
+    assert ours["tau_b"] > 0.4
+    assert ours["oracle_share"] > 0.8
+    assert 0 < ours["size_mb"] < 10
+    assert ours["latency_ms"]["p50"] > 0
+    assert rows["constant"]["tau_b"] is None
+    assert rows["constant"]["gain"] == 0
+    assert picture.stat().st_size > 5_000
+
+
+def test_all_of_another_file_is_evaluated(data: Path, trained: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_text(data.read_text() + "\n")
+    result = invoke(evaluate, str(trained), str(other), "--target-model", "m", "--seeds", "1")
+    assert "120 samples of other.jsonl" in result.output
+    assert "held out" not in result.output.splitlines()[0]
+
+
+def test_prompts_come_as_arguments_or_as_lines(trained: Path) -> None:
+    result = invoke(predict, str(trained), "write an essay about kings", "name one of the kings", "--json")
+    essay, name = (json.loads(line) for line in result.stdout.splitlines())
+    assert essay["num_output_tokens"] > 3 * name["num_output_tokens"]
+    assert list(essay["quantiles"]) == ["0.1", "0.25", "0.5", "0.75", "0.9"]
+    piped = invoke(predict, str(trained), "--json", text="write an essay about kings\nname one of the kings\n")
+    assert piped.stdout == result.stdout
+
+
+def test_a_prompt_that_looks_like_markup_is_shown_as_it_is(trained: Path) -> None:
+    assert "[bold]Rome" in invoke(predict, str(trained), "[bold]Rome").output
+
+
+def test_lengths_are_described_for_each_model(data: Path, tmp_path: Path) -> None:
+    result = invoke(characterize, str(data), "--target-model", "all", "--seeds", "1", "--out", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    m, talker = json.loads((tmp_path / "lengths.json").read_text())
+    assert (m["model"], talker["model"]) == ("m", "talker")
+    assert talker["mean"] == 2 * m["mean"]
+    assert talker["cv"] == pytest.approx(m["cv"])
+    assert 0 < m["oracle_gain_at_0.5"] < m["oracle_gain_at_0.9"]
+    assert (tmp_path / "lengths.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        (evaluate, ["ngram"], "and then the data"),
+        (evaluate, ["ngram", "nowhere.jsonl"], "cannot be read"),
+        (evaluate, ["no-such", "{data}"], "no predictor and no folder named 'no-such'"),
+        (evaluate, ["ngram", "{data}"], "or all: m, talker"),
+        (predict, ["no-such", "hello"], "no predictor and no folder named 'no-such'"),
+        (characterize, ["nowhere.csv"], "cannot be read"),
+        (characterize, ["{data}", "--target-model", "x"], "has nothing of a model 'x'"),
+    ],
+)
+def test_bad_input_is_one_clear_error(command: object, arguments: list[str], message: str, data: Path) -> None:
+    result = invoke(command, *(argument.replace("{data}", str(data)) for argument in arguments))
+    assert isinstance(result.exception, SSJFError)
+    assert message in str(result.exception)
