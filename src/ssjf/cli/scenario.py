@@ -256,7 +256,7 @@ def output_tokens(items: "Sequence[WorkItem]") -> list[int]:
     lengths = []
     for item in items:
         if item.output_tokens is None:
-            raise DataError(f"row {item.index + 1} has no output length, so it cannot be simulated")
+            raise DataError(f"row {item.index} has no output length, so it cannot be simulated")
         lengths.append(item.output_tokens)
     return lengths
 
