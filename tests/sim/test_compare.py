@@ -1,112 +1,212 @@
-"""The laboratory: cells, resuming, and that nothing depends on how the work is split."""
+"""The laboratory: cells are fair, depend on nothing else, and are compared on the same jobs."""
 
-import json
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+import pickle
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import pytest
 
-from ssjf.cli.scenario import linear_host, make_policies, run_policy, untimed_trace, with_predictions
-from ssjf.core.types import Policy
-from ssjf.metrics.table import JobTable
+from ssjf.core.policies import FCFS, SSJF
+from ssjf.core.types import Job
+from ssjf.errors import SSJFError
+from ssjf.metrics.summary import gain, oracle_share
 from ssjf.sim import compare
-from ssjf.sim.compare import Case, Laboratory, drawn, run, run_cell
-from ssjf.sim.host import Host, Trace
+from ssjf.sim.compare import OWN, Case, Cell, Generated, Grid, Laboratory, Recorded
+from ssjf.sim.host import LinearHost, StepHost, Trace, simulate
+from ssjf.sim.steps.cost import EngineLimits, StepCostModel
+from ssjf.workload import arrivals
 from ssjf.workload.arrivals import Poisson
-from ssjf.workload.generated.lengths import generate, parse_lengths
-from ssjf.workload.items import WorkItem
+from ssjf.workload.generated.lengths import Constant, Exponential
 
-CASE = Case(slots=1, load=0.9, arrivals="poisson", predictor="lognormal:0.5")
-
-
-def make_host(_items: Sequence[WorkItem], slots: int) -> Host:
-    return linear_host(
-        slots=slots, base_seconds=0.1, seconds_per_token=0.02, seconds_per_input_token=0.0, max_wait_s=None
-    )
+CASE = Case(slots=2, load=0.9, arrivals="poisson")
+OWN_CASE = replace(CASE, arrivals=OWN)
+TIMES = [0.0, 1.0, 1.5, 7.0, 7.5, 9.0, 30.0, 31.0]
+TOKENS = [80, 10, 200, 40, 5, 60, 150, 20]
+ROWS = Trace(index=range(8), arrival_s=TIMES, input_tokens=[1] * 8, output_tokens=TOKENS, tenant=list("abababab"))
+GUESSES = [float(tokens // 2) for tokens in TOKENS]
 
 
-def make_trace(items: Sequence[WorkItem], case: Case, host: Host, seed: int) -> Trace:
-    trace = untimed_trace(items)
-    rate = case.load * host.saturated_requests_per_s(trace.input_tokens, trace.output_tokens)
-    times = Poisson(rate).times(len(items), seed).tolist()
-    return with_predictions(replace(trace, arrival_s=times, index=range(len(items))), items, case.predictor, seed)
+def laboratory(jobs: int = 8, **changes: Any) -> Laboratory:
+    hosts = {(slots, seed): LinearHost(slots=slots) for slots in (1, 2) for seed in range(3)}
+    settings: dict[str, Any] = {
+        "source": Recorded(rows=ROWS, predicted={"column": replace(ROWS, predicted_tokens=GUESSES)}),
+        "jobs": jobs,
+        "processes": {"poisson": Poisson(1.0), OWN: arrivals.Trace(TIMES)},
+        "hosts": hosts,
+        "oracle_hosts": hosts,
+    }
+    return Laboratory(**settings | changes)
 
 
-def serve(trace: Trace, spec: str, policy: Policy, host: Host, seed: int) -> JobTable:
-    return run_policy(trace, spec, policy, host, seed=seed)
+def cell(policy: str = "ssjf", predictor: str | None = "column", case: Case = CASE, seed: int = 0) -> Cell:
+    return Cell(policy=policy, predictor=predictor, case=case, seed=seed)
 
 
-def laboratory(policies: str = "fcfs,ssjf,sjf", jobs: int = 300) -> Laboratory:
-    items = generate(500, outputs=parse_lengths("paper"), inputs=parse_lengths("constant:1"), seed=0)
-    return Laboratory(
-        items=items,
-        jobs=jobs,
-        policies=make_policies(policies),
-        host=make_host,
-        trace=make_trace,
-        serve=serve,
-        fingerprint="test",
-    )
+def asked(trace: Trace) -> list[tuple[Any, ...]]:
+    return list(zip(trace.arrival_s, trace.input_tokens, trace.output_tokens, trace.tenant, strict=True))
 
 
-def test_all_policies_of_a_cell_serve_the_same_jobs_and_are_measured_against_fcfs() -> None:
-    fcfs, ssjf, sjf = run_cell(laboratory(), CASE, seed=3)
-    assert [row["policy"] for row in (fcfs, ssjf, sjf)] == ["fcfs", "ssjf", "sjf"]
-    assert (fcfs["gain"], fcfs["oracle_share"], fcfs["p99_vs_fcfs"]) == (0.0, 0.0, 1.0)
-    assert sjf["oracle_share"] == 1.0
-    assert 0 < ssjf["gain"] < sjf["gain"]
-    assert ssjf["max_vs_fcfs"] == ssjf["max_jct_s"] / fcfs["max_jct_s"]
-    assert (ssjf["slots"], ssjf["load"], ssjf["arrivals"], ssjf["predictor"]) == (1, 0.9, "poisson", "lognormal:0.5")
+def test_all_policies_and_predictors_of_a_case_and_seed_are_asked_the_same_at_the_same_times() -> None:
+    cells = [cell(), cell("auto"), cell("fcfs", None), cell("ssjf", "lognormal:0.5"), cell("ssjf", "reversed")]
+    traces = [laboratory().trace(one) for one in cells]
+    assert all(asked(trace) == asked(traces[0]) for trace in traces)
+    assert traces[0].predicted_tokens == traces[1].predicted_tokens
+    assert traces[2].predicted_tokens is None
+    assert asked(laboratory().trace(cell(seed=1))) != asked(traces[0])
 
 
-def test_a_sample_repeats_no_item_unless_it_must_and_is_the_same_for_a_seed() -> None:
-    items = laboratory().items
-    assert len({item.index for item in drawn(items, 500, 0)}) == 500
-    assert len(drawn(items, 800, 0)) == 800
-    assert drawn(items, 100, 1) == drawn(items, 100, 1) != drawn(items, 100, 2)
+def test_a_sample_keeps_each_row_together_and_repeats_none_unless_it_must() -> None:
+    trace = laboratory().trace(cell())
+    rows = [TOKENS.index(tokens) for tokens in trace.output_tokens]
+    assert sorted(rows) == list(range(8))
+    assert rows != list(range(8))
+    assert trace.tenant == [ROWS.tenant[row] for row in rows]
+    assert trace.predicted_tokens == [GUESSES[row] for row in rows]
+    assert len(laboratory(jobs=50).trace(cell())) == 50
 
 
-def test_a_second_run_computes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known: list[bool] = []
-    first = run(laboratory(), [CASE], 2, folder=tmp_path, workers=1, on_cell=known.append)
-
-    def never(*_: object) -> None:
-        raise AssertionError
-
-    monkeypatch.setattr(compare, "run_cell", never)
-    second = run(laboratory(), [CASE], 2, folder=tmp_path, workers=1, on_cell=known.append)
-    assert second == first
-    assert known == [False, False, True, True]
+@pytest.mark.parametrize("load", [0.5, 0.95])
+@pytest.mark.parametrize("slots", [1, 2])
+def test_the_arrival_rate_is_the_load_times_what_the_slots_can_serve(slots: int, load: float) -> None:
+    trace = laboratory(jobs=5000).trace(cell(case=Case(slots=slots, load=load, arrivals="poisson")))
+    mean_service_s = 0.1 + 0.02 * np.mean(trace.output_tokens)
+    assert 5000 / trace.arrival_s[-1] * mean_service_s / slots == pytest.approx(load, rel=0.05)
 
 
-@pytest.mark.parametrize("change", ["jobs", "policies", "items"])
-def test_cells_of_other_settings_are_not_taken_for_these(tmp_path: Path, change: str) -> None:
-    run(laboratory(), [CASE], 1, folder=tmp_path, workers=1, on_cell=lambda _: None)
-    other = (
-        laboratory(jobs=250)
-        if change == "jobs"
-        else laboratory("fcfs,aged-ssjf" if change == "policies" else "fcfs,ssjf,sjf")
-    )
-    if change == "items":
-        other = replace(other, items=other.items[1:])
-    known: list[bool] = []
-    run(other, [CASE], 1, folder=tmp_path, workers=1, on_cell=known.append)
-    assert known == [False]
+def test_at_another_load_the_same_jobs_come_in_the_same_rhythm() -> None:
+    slow, fast = (laboratory().trace(cell(case=replace(CASE, load=load))) for load in (0.4, 0.8))
+    assert slow.output_tokens == fast.output_tokens
+    assert slow.arrival_s == pytest.approx([2 * instant for instant in fast.arrival_s])
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '"x"'])
-def test_a_damaged_cell_is_computed_anew(tmp_path: Path, damage: str) -> None:
-    first = run(laboratory(), [CASE], 1, folder=tmp_path, workers=1, on_cell=lambda _: None)
-    (cell,) = tmp_path.iterdir()
-    cell.write_text(damage)
-    assert run(laboratory(), [CASE], 1, folder=tmp_path, workers=1, on_cell=lambda _: None) == first
-    assert json.loads(cell.read_text()) == first
+def test_own_arrivals_keep_the_order_of_the_rows_and_the_proportions_of_the_gaps() -> None:
+    trace = laboratory(jobs=6).trace(cell(case=OWN_CASE, seed=2))
+    assert trace.output_tokens == TOKENS[:6]
+    assert np.diff(trace.arrival_s) / trace.arrival_s[-1] == pytest.approx(np.diff(TIMES[:6]) / TIMES[5])
+    mean_service_s = 0.1 + 0.02 * np.mean(TOKENS[:6])
+    assert 6 / trace.arrival_s[-1] * mean_service_s / 2 == pytest.approx(0.9)
+    assert len(laboratory(jobs=100).trace(cell(case=OWN_CASE))) == 8
 
 
-def test_several_processes_find_the_same(tmp_path: Path) -> None:
+def test_generated_lengths_are_new_for_each_seed() -> None:
+    source = Generated(outputs=Exponential(100), inputs=Constant(7))
+    drawn = [laboratory(source=source, jobs=40).trace(cell(predictor=None, seed=seed)) for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1]
+    assert sorted(drawn[0].output_tokens) != sorted(drawn[2].output_tokens)
+    assert drawn[0].input_tokens == [7] * 40
+
+
+def test_a_row_is_what_the_simulator_gives_compared_with_fcfs_and_the_oracle_on_the_same_jobs() -> None:
+    lab = laboratory(jobs=300)
+    grid = Grid(cases=[CASE], policies=["ssjf"], untold=frozenset(), predictors=["column"], seeds=1)
+    (row,) = grid.rows({one: lab.run(one) for one in grid.cells()})
+    trace, host = lab.trace(cell()), LinearHost(slots=2)
+    fcfs, ssjf = (simulate(trace, policy, host, label="") for policy in (FCFS(), SSJF()))
+    oracle = simulate(replace(trace, predicted_tokens=None), SSJF(), host, label="")
+    assert row["mean_jct_s"] == ssjf.jct_s.mean()
+    assert row["gain"] == pytest.approx(gain(ssjf, fcfs))
+    assert row["oracle_share"] == pytest.approx(oracle_share(ssjf, fcfs, oracle))
+    for name, level in (("p90", 90), ("p99", 99), ("max", 100)):
+        ratio = np.percentile(ssjf.jct_s, level) / np.percentile(fcfs.jct_s, level)
+        assert row[f"{name}_vs_fcfs"] == pytest.approx(ratio)
+    assert [row[key] for key in ("slots", "load", "arrivals", "predictor")] == [2, 0.9, "poisson", "column"]
+
+
+def test_the_share_is_none_where_the_oracle_gains_nothing() -> None:
+    source = Generated(outputs=Constant(50), inputs=Constant(1))
+    lab = laboratory(source=source, jobs=30)
+    grid = Grid(cases=[CASE], policies=["fcfs"], untold=frozenset(["fcfs"]), predictors=[], seeds=1)
+    (row,) = grid.rows({one: lab.run(one) for one in grid.cells()})
+    assert (row["gain"], row["oracle_share"], row["max_vs_fcfs"]) == (0, None, 1)
+
+
+def test_a_grid_has_every_cell_once_and_the_references_whether_or_not_they_are_shown() -> None:
     cases = [CASE, replace(CASE, load=0.5)]
-    alone = run(laboratory(), cases, 2, folder=tmp_path / "a", workers=1, on_cell=lambda _: None)
-    together = run(laboratory(), cases, 2, folder=tmp_path / "b", workers=2, on_cell=lambda _: None)
-    assert together == alone
-    assert [(row["load"], row["seed"]) for row in alone[::3]] == [(0.9, 0), (0.9, 1), (0.5, 0), (0.5, 1)]
+    grid = Grid(
+        cases=cases, policies=["ssjf", "sjf"], untold=frozenset(["sjf"]), predictors=["column", "random"], seeds=2
+    )
+    cells = grid.cells()
+    assert len(cells) == len(set(cells)) == 2 * 2 * (2 + 2)  # cases × seeds × (ssjf twice told, fcfs, sjf)
+    summary = {"mean_jct_s": 1.0, "p90_jct_s": 1.0, "p99_jct_s": 1.0, "max_jct_s": 1.0}
+    rows = grid.rows({one: {**summary, "policy": one.policy, "seed": one.seed} for one in cells})
+    assert [(row["load"], row["policy"], row["predictor"], row["seed"]) for row in rows] == [
+        (load, policy, predictor, seed)
+        for load in (0.9, 0.5)
+        for policy, predictor in (("ssjf", "column"), ("ssjf", "random"), ("sjf", None))
+        for seed in (0, 1)
+    ]
+
+
+def test_the_oracle_has_no_bound_on_waiting() -> None:
+    bounded = {key: replace(host, max_wait_s=0.0) for key, host in laboratory().hosts.items()}
+    lab = laboratory(jobs=200, hosts=bounded)
+    as_fcfs, oracle = lab.run(cell("ssjf")), lab.run(cell("sjf", None))
+    assert as_fcfs["mean_jct_s"] == lab.run(cell("fcfs", None))["mean_jct_s"]
+    assert oracle["mean_jct_s"] == laboratory(jobs=200).run(cell("sjf", None))["mean_jct_s"] < as_fcfs["mean_jct_s"]
+
+
+def test_load_on_an_engine_is_measured_on_the_engine_once_for_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = StepHost(
+        slots=2,
+        cost=StepCostModel(base_s=0.01, per_prefill_token_s=0, per_decode_token_s=0, per_kv_token_s=0),
+        limits=EngineLimits(num_kv_blocks=10_000),
+        context_tokens=100,
+    )
+    measured = []
+    saturated = StepHost.saturated_requests_per_s
+
+    def counting(self: StepHost, prompts: list[int], outputs: list[int]) -> float:
+        measured.append(len(outputs))
+        return saturated(self, prompts, outputs)
+
+    monkeypatch.setattr(StepHost, "saturated_requests_per_s", counting)
+    evenly = {"poisson": arrivals.Uniform(1.0)}
+    lab = laboratory(jobs=400, hosts={(2, 0): host}, oracle_hosts={(2, 0): host}, processes=evenly)
+    trace = lab.trace(cell())
+    assert lab.trace(cell("auto", "random", replace(CASE, load=0.5))).output_tokens == trace.output_tokens
+    assert measured == [400]
+    # two sequences get a token each every 10 ms
+    assert 400 / trace.arrival_s[-1] / (200 / np.mean(trace.output_tokens)) == pytest.approx(0.9, rel=0.02)
+    assert lab.run(cell())["mean_ttft_s"] > 0
+
+
+def test_a_description_tells_apart_whatever_changes_the_result() -> None:
+    lab = laboratory()
+    tight = {key: replace(host, max_wait_s=1.0) for key, host in lab.hosts.items()}
+    other_rows = Recorded(rows=replace(ROWS, output_tokens=[*TOKENS[:-1], 21]), predicted={})
+    other_guesses = Recorded(rows=ROWS, predicted={"column": replace(ROWS, predicted_tokens=[9.0] * 8)})
+    descriptions = [
+        lab.description(cell()),
+        lab.description(cell("auto")),
+        lab.description(cell(predictor="random")),
+        lab.description(cell(seed=1)),
+        *(lab.description(cell(case=case)) for case in (replace(CASE, slots=1), replace(CASE, load=0.8), OWN_CASE)),
+        laboratory(jobs=7).description(cell()),
+        laboratory(hosts=tight).description(cell()),
+        laboratory(source=other_rows).description(cell()),
+        laboratory(source=other_guesses).description(cell()),
+        laboratory(processes={"poisson": arrivals.Gamma(1.0, 2.0)}).description(cell()),
+    ]
+    assert len({repr(description) for description in descriptions}) == len(descriptions)
+    assert lab.description(cell()) == laboratory().description(cell())
+    assert laboratory(source=other_guesses).description(cell("fcfs", None)) == lab.description(cell("fcfs", None))
+
+
+def test_a_laboratory_can_be_sent_to_another_process() -> None:
+    sent = pickle.loads(pickle.dumps(laboratory()))
+    assert sent.run(cell()) == laboratory().run(cell())
+
+
+@dataclass
+class Broken:
+    static = True
+
+    def key(self, job: Job, now: float) -> float:
+        raise ZeroDivisionError("oh")
+
+
+def test_a_policy_that_fails_is_named_with_the_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "make_policy", lambda _: Broken())
+    with pytest.raises(SSJFError, match=r"policy 'mine' failed \(2 slots, load 0.9, poisson, seed 0\).*oh"):
+        laboratory().run(cell("mine"))

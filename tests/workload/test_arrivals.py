@@ -7,7 +7,19 @@ import pytest
 from scipy import stats
 
 from ssjf.errors import ConfigError, DataError
-from ssjf.workload.arrivals import GRAMMAR, Burst, Gamma, OnOff, Poisson, Uniform, parse_arrivals
+from ssjf.workload.arrivals import (
+    GRAMMAR,
+    Burst,
+    Gamma,
+    OnOff,
+    Poisson,
+    Process,
+    Trace,
+    Uniform,
+    parse_arrivals,
+    parse_process,
+    times_at_rate,
+)
 
 
 @pytest.fixture
@@ -101,3 +113,29 @@ def test_anything_else_shows_the_grammar(spec: str) -> None:
         parse_arrivals(spec)
     assert GRAMMAR in str(caught.value)
     assert repr(spec) in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", ["poisson", "gamma:2.5", "uniform", "onoff"])
+def test_a_process_without_a_rate_can_be_had_at_any(spec: str) -> None:
+    kind, _, rest = spec.partition(":")
+    named = parse_arrivals(":".join(filter(None, (kind, "3", rest))))
+    times = times_at_rate(parse_process(spec), 3.0, 500, seed=1)
+    assert times.tolist() == named.times(500, seed=1).tolist()
+
+
+def test_a_trace_is_stretched_so_that_what_is_taken_of_it_has_the_rate(trace: Path) -> None:
+    process = parse_process(f"trace:{trace}")
+    assert times_at_rate(process, 1.5, 3, seed=0).tolist() == pytest.approx([0, 0.75, 2.0])
+    assert times_at_rate(process, 1.0, 2, seed=0).tolist() == pytest.approx([0, 2.0])
+
+
+@pytest.mark.parametrize("spec", ["", "poisson:2", "gamma", "gamma:0", "onoff:1", "burst", "trace:", "poison"])
+def test_what_is_no_process_without_a_rate_is_refused(spec: str) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        parse_process(spec)
+
+
+@pytest.mark.parametrize(("process", "count"), [(Trace([4.0, 4.0, 9.0]), 2), (Trace([1.0]), 1), (Trace([1.0]), 2)])
+def test_a_trace_without_an_extent_has_no_rate(process: Process, count: int) -> None:
+    with pytest.raises(ConfigError, match=r"all at once|1 arrivals, but 2"):
+        times_at_rate(process, 1.0, count, seed=0)

@@ -1,23 +1,28 @@
-"""`ssjf compare`: a grid of policies × predictors × loads × slots × arrivals × seeds in virtual time."""
+"""`ssjf compare`: the laboratory, a grid of policies × predictors × loads × slots × arrivals × seeds."""
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ssjf.cli import scenario
-from ssjf.errors import ConfigError, UserError
+from ssjf.errors import ConfigError, DataError, PluginError, SSJFError
 
 if TYPE_CHECKING:
-    from ssjf.core.types import Policy
+    from collections.abc import Callable
+
     from ssjf.metrics.summary import Summary
-    from ssjf.metrics.table import JobTable
-    from ssjf.sim.compare import Case, Laboratory
-    from ssjf.sim.host import Host, Trace
+    from ssjf.sim.compare import Case, Grid, Laboratory, Source
+    from ssjf.sim.host import Host
+    from ssjf.workload.arrivals import Process
     from ssjf.workload.items import WorkItem
+
+_CLASSES = "column:pred_class"  # a predictor: the mean length of the class that a column pred_class<N> names
 
 
 def compare(
@@ -34,18 +39,24 @@ def compare(
         str | None, typer.Option(help="names, separated by commas; default: all that are installed, and sjf")
     ] = None,
     predictors: Annotated[
-        str | None, typer.Option(help="separated by commas; default: the file's column, or else lognormal:0.8")
+        str | None,
+        typer.Option(
+            help="column, column:pred_class5 (means of classes), lognormal:0.8, trained ones, with commas between; "
+            "default: the file's column, else lognormal:0.8"
+        ),
     ] = None,
-    loads: Annotated[
-        str, typer.Option(help="arrival rates as shares of what keeps the host always busy")
-    ] = "0.5,0.8,0.9",
+    loads: Annotated[str, typer.Option(help="arrival rates over what the host can serve")] = "0.5,0.8,0.9,0.95",
     slots: Annotated[str, typer.Option(help="jobs that run at once")] = "1,8",
-    arrivals: Annotated[str, typer.Option(help="poisson, gamma:CV, uniform, onoff, trace:FILE")] = "poisson",
+    arrivals: Annotated[
+        str, typer.Option(help="poisson, gamma:CV, uniform, onoff, trace:FILE, or own: the file's rows as they came")
+    ] = "poisson",
     case: Annotated[
         list[str] | None,
-        typer.Option(help="instead of the grid, single cases: slots=8,load=0.9,arrivals=onoff,predictor=column"),
+        typer.Option(help="only such cases: slots=8,load=0.9,arrivals=onoff; what is left out is as in the grid"),
     ] = None,
     seeds: Annotated[int, typer.Option(help="repetitions of each case")] = 5,
+    batching: Annotated[str, typer.Option(help="continuous | static | dynamic")] = "continuous",
+    batch_wait_s: Annotated[float, typer.Option(help="dynamic: how long a batch may wait to fill")] = 1.0,
     base_seconds: Annotated[float, typer.Option(help="service seconds of any job")] = 0.1,
     seconds_per_token: Annotated[float, typer.Option(help="more for each output token")] = 0.02,
     seconds_per_input_token: Annotated[float, typer.Option(help="more for each input token")] = 0.0,
@@ -65,12 +76,14 @@ def compare(
     max_wait_s: Annotated[float | None, typer.Option(help="once a job waited this long, nobody overtakes it")] = None,
     target_model: Annotated[str | None, typer.Option(help="whose lengths, in a file for several models")] = None,
     workers: Annotated[int | None, typer.Option(help="processes; default: one for each core")] = None,
-    out: Annotated[Path, typer.Option(help="folder for summary.json and the pictures")] = Path("out/compare"),
+    out: Annotated[Path, typer.Option(help="folder for summary.json, pictures and finished cells")] = Path(
+        "out/compare"
+    ),
 ) -> None:
     """Compare policies over many cases, all on the same jobs; a run that was stopped goes on where it was."""
-    from importlib.metadata import version
+    from rich.console import Console
 
-    from ssjf.sim.compare import Laboratory, run
+    from ssjf.sim.compare import Grid, Laboratory
 
     scenario.at_least("jobs", jobs, 2)
     scenario.at_least("seeds", seeds, 1)
@@ -78,250 +91,266 @@ def compare(
     scenario.at_least("workers", workers, 1)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; name a folder")
-    chosen = scenario.make_policies(policies or ",".join(_installed()))
-    items = scenario.read_items(
-        workload, lengths=lengths, input_lengths=input_lengths, jobs=jobs, target_model=target_model
-    )
-    if not items:
-        raise ConfigError(f"{workload} has no rows")
-    scenario.output_tokens(items)
-    default_predictor = "column" if all(item.predicted_tokens is not None for item in items) else "lognormal:0.8"
-    cases = _cases(case, slots, loads, arrivals, predictors or default_predictor)
-    make_host = _Hosts(
-        base_seconds=base_seconds,
-        seconds_per_token=seconds_per_token,
-        seconds_per_input_token=seconds_per_input_token,
-        cost_model=cost_model,
-        kv_tokens=kv_tokens,
-        max_num_batched_tokens=max_num_batched_tokens,
-        prefix_hit_fraction=prefix_hit_fraction,
-        max_wait_s=max_wait_s,
-    )
-    _check(items, cases, make_host)
-    laboratory = Laboratory(
-        items=items,
-        jobs=jobs,
-        policies=chosen,
-        host=make_host,
-        trace=_trace,
-        serve=_serve,
-        fingerprint=f"{version('ssjf')} {make_host} {cost_model.read_text() if cost_model else ''}",
-    )
-    rows = _run(run, laboratory, cases, seeds, workers, out)
-    _report(rows, cases, out)
+    cases = _cases(case, slots, loads, arrivals)
+    items = _items(workload, lengths, target_model)
+    if predictors is None:
+        has_column = bool(items) and all(item.predicted_tokens is not None for item in items)
+        predictors = "column" if has_column else "lognormal:0.8"
+    told = _words("predictors", predictors)
+    source = _source(items, workload, lengths, input_lengths, told)
+    processes = _processes(cases, items, jobs)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Hosts:
-    """Makes hosts that differ in their slots; picklable, unlike a closure."""
-
-    base_seconds: float
-    seconds_per_token: float
-    seconds_per_input_token: float
-    cost_model: Path | None
-    kv_tokens: int | None
-    max_num_batched_tokens: int
-    prefix_hit_fraction: float
-    max_wait_s: float | None
-
-    def __call__(self, items: "Sequence[WorkItem]", slots: int) -> "Host":
-        if self.cost_model is None:
-            return scenario.linear_host(
-                slots=slots,
-                base_seconds=self.base_seconds,
-                seconds_per_token=self.seconds_per_token,
-                seconds_per_input_token=self.seconds_per_input_token,
-                max_wait_s=self.max_wait_s,
+    def host(sample: "Sequence[WorkItem]", num_slots: int, wait_s: float | None) -> "Host":
+        if cost_model is None:
+            linear = scenario.linear_host(
+                slots=num_slots,
+                batching=batching,
+                batch_wait_s=batch_wait_s,
+                base_seconds=base_seconds,
+                seconds_per_token=seconds_per_token,
+                seconds_per_input_token=seconds_per_input_token,
+                max_wait_s=wait_s,
             )
+            prompts, answers = [item.input_tokens for item in sample], scenario.output_tokens(sample)
+            if not linear.alone_s(prompts, answers).min() > 0:
+                raise ConfigError("some requests take no time at all; give --base-seconds more than 0")
+            return linear
+        if batching != "continuous":
+            raise ConfigError("--cost-model describes an engine with continuous batching; leave --batching out")
+        scenario.at_least("jobs", min(jobs, len(sample)), num_slots + 1)  # fewer never keep the engine busy
         return scenario.step_host(
-            self.cost_model,
-            items,
-            slots=slots,
-            kv_tokens=self.kv_tokens,
-            max_num_batched_tokens=self.max_num_batched_tokens,
-            prefix_hit_fraction=self.prefix_hit_fraction,
-            max_wait_s=self.max_wait_s,
+            cost_model,
+            sample,
+            slots=num_slots,
+            kv_tokens=kv_tokens,
+            max_num_batched_tokens=max_num_batched_tokens,
+            prefix_hit_fraction=prefix_hit_fraction,
+            max_wait_s=wait_s,
         )
 
-
-def _installed() -> list[str]:
-    from ssjf.plugins import POLICIES, names
-
-    return ["fcfs", *(name for name in names(POLICIES) if name != "fcfs"), "sjf"]
-
-
-def _cases(single: list[str] | None, slots: str, loads: str, arrivals: str, predictors: str) -> "list[Case]":
-    from ssjf.sim.compare import Case
-
-    if single:
-        return [_case(text, predictors.split(",", maxsplit=1)[0].strip()) for text in single]
-    return [
-        Case(
-            slots=_whole("slots", b),
-            load=_positive("loads", rho),
-            arrivals=process.strip(),
-            predictor=predictor.strip(),
-        )
-        for b in slots.split(",")
-        for process in arrivals.split(",")
-        for predictor in predictors.split(",")
-        for rho in loads.split(",")
-    ]
-
-
-def _case(text: str, predictor: str) -> "Case":
-    from ssjf.sim.compare import Case
-
-    pairs = dict(part.strip().partition("=")[::2] for part in text.split(","))
-    if not {"slots", "load"} <= set(pairs) <= {"slots", "load", "arrivals", "predictor"}:
-        raise ConfigError(f"--case {text!r}: expected slots=N,load=RHO and perhaps arrivals=..., predictor=...")
-    return Case(
-        slots=_whole("case slots", pairs["slots"]),
-        load=_positive("case load", pairs["load"]),
-        arrivals=pairs.get("arrivals", "poisson"),
-        predictor=pairs.get("predictor", predictor),
+    hosts = _hosts(host, cases, seeds, items, source, jobs, max_wait_s)
+    laboratory = Laboratory(
+        source=source,
+        jobs=jobs,
+        processes=processes,
+        hosts=hosts,
+        oracle_hosts=hosts if max_wait_s is None else _hosts(host, cases, seeds, items, source, jobs, None),
     )
+    chosen, notes = _policies(policies, next(iter(hosts.values())), items)
+    grid = Grid(
+        cases=cases,
+        policies=chosen,
+        untold=frozenset(spec for spec in chosen if spec == "fcfs" or scenario.is_oracle(spec)),
+        predictors=told,
+        seeds=seeds,
+    )
+    console = Console(stderr=True, highlight=False)
+    for note in notes:
+        console.print(note, soft_wrap=True, markup=False)
+    _report(_run(laboratory, grid, workers, out, console), out)
 
 
-def _positive(name: str, text: str) -> float:
+def _words(option: str, text: str) -> list[str]:
+    words = list(dict.fromkeys(word for part in text.split(",") if (word := part.strip())))
+    if not words:
+        raise ConfigError(f"--{option} names nothing")
+    return words
+
+
+def _cases(only: list[str] | None, slots: str, loads: str, arrivals: str) -> "list[Case]":
+    """The grid; or for each of the cases named, the part of it in which what it names has the value it names."""
+    from ssjf.sim.compare import Case
+
+    grid = {"arrivals": arrivals, "slots": slots, "load": loads}
+    options = {"arrivals": "arrivals", "slots": "slots", "load": "loads"}
+    cases: list[Case] = []
+    for text in only or [""]:
+        pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+        named = {name.strip(): value.strip() for name, _, value in pairs}
+        if not set(named) <= set(grid) or not all(named.values()) or len(named) < len(pairs):
+            raise ConfigError(f"--case {text!r}: expected something like slots=8,load=0.9,arrivals=poisson")
+        axes = [_words(options[axis], named.get(axis, values)) for axis, values in grid.items()]
+        cases += [
+            Case(slots=int(_number("slots", width, whole=True)), load=_number("loads", load), arrivals=process)
+            for process, width, load in product(*axes)
+        ]
+    return list(dict.fromkeys(cases))
+
+
+def _number(option: str, text: str, *, whole: bool = False) -> float:
     try:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value < float("inf"):
-        raise ConfigError(f"--{name}: {text.strip()!r} is not a positive number")
+    if not 1e-6 <= value <= 1e6 or (whole and value != int(value)):
+        raise ConfigError(
+            f"--{option}: {text!r} is not a positive {'whole ' if whole else ''}number of up to a million"
+        )
     return value
 
 
-def _whole(name: str, text: str) -> int:
-    value = _positive(name, text)
-    if value != int(value):
-        raise ConfigError(f"--{name}: {text.strip()!r} is not a whole number")
-    return int(value)
+def _items(workload: Path | None, lengths: str | None, target_model: str | None) -> "list[WorkItem]":
+    """The rows of the file, by their arrivals if all have one; none where lengths are to be generated."""
+    if lengths is not None and workload is None:
+        return []
+    items = scenario.read_items(workload, lengths=lengths, target_model=target_model)
+    return sorted(items, key=lambda item: item.arrival_s or 0.0)
 
 
-def _check(items: "Sequence[WorkItem]", cases: "Sequence[Case]", make_host: Callable[..., "Host"]) -> None:
-    """Make one of everything, so that what cannot work is said before the first cell."""
-    from ssjf.workload.arrivals import parse_process
+def _source(
+    items: "Sequence[WorkItem]", workload: Path | None, lengths: str | None, input_lengths: str, predictors: list[str]
+) -> "Source":
+    from ssjf.sim.compare import Generated, Recorded
+    from ssjf.sim.noise import parse_noise
+    from ssjf.workload.generated.lengths import parse_lengths
 
-    for process in {case.arrivals for case in cases}:
-        parse_process(process)
-    for slots in {case.slots for case in cases}:
-        make_host(items, slots)
-    few = items[:64]
-    for predictor in {case.predictor for case in cases}:
-        trace = scenario.untimed_trace(few)
-        scenario.with_predictions(trace, few, predictor, seed=0)
-
-
-def _trace(items: "Sequence[WorkItem]", case: "Case", host: "Host", seed: int) -> "Trace":
-    from dataclasses import replace
-
-    from ssjf.workload.arrivals import parse_process
-
-    trace = scenario.untimed_trace(items)
-    rate = case.load * host.saturated_requests_per_s(trace.input_tokens, trace.output_tokens)
-    times = parse_process(case.arrivals)(rate).times(len(items), seed)
-    return scenario.with_predictions(
-        replace(trace, arrival_s=times.tolist(), index=range(len(items))), items, case.predictor, seed
-    )
+    asked = [predictor for predictor in predictors if parse_noise(predictor) is None]
+    if workload is None:
+        assert lengths is not None
+        if asked:
+            raise ConfigError(f"predictor {asked[0]!r} needs a --workload; for --lengths use a noise model")
+        return Generated(outputs=parse_lengths(lengths), inputs=parse_lengths(input_lengths))
+    rows = scenario.untimed_trace(items)
+    predicted = {}
+    for predictor in asked:
+        if predictor.startswith(_CLASSES):
+            predicted[predictor] = replace(rows, predicted_tokens=_class_means(items, workload, predictor))
+        else:
+            predicted[predictor] = scenario.with_predictions(rows, items, predictor, seed=0)
+    return Recorded(rows=rows, predicted=predicted)
 
 
-def _serve(trace: "Trace", spec: str, policy: "Policy", host: "Host", seed: int) -> "JobTable":
-    return scenario.run_policy(trace, spec, policy, host, seed=seed)
+def _class_means(items: "Sequence[WorkItem]", workload: Path, predictor: str) -> list[float]:
+    """Each row's prediction where a classifier named a class: the mean length of the class in the file."""
+    from ssjf.workload.predictions import read_predictions
+
+    count = int(_number("predictors", predictor.removeprefix(_CLASSES), whole=True))
+    means = read_predictions(workload, num_classes=count).expected_tokens
+    if len(means) <= max(item.index for item in items):
+        raise DataError(f"{workload} has {len(means)} rows with a class")
+    return [means[item.index] for item in items]
 
 
-def _run(
-    run: Callable[..., "list[Summary]"],
-    laboratory: "Laboratory",
+def _processes(cases: "Sequence[Case]", items: "Sequence[WorkItem]", jobs: int) -> "dict[str, Process]":
+    """The arrival processes, tried once so that a trace that is too short fails before anything starts."""
+    from ssjf.sim.compare import OWN
+    from ssjf.workload.arrivals import Trace, parse_process, times_at_rate
+
+    processes: dict[str, Process] = {}
+    for name in dict.fromkeys(case.arrivals for case in cases):
+        if name != OWN:
+            processes[name] = parse_process(name)
+            times_at_rate(processes[name], 1.0, jobs, seed=0)
+            continue
+        times = [item.arrival_s for item in items if item.arrival_s is not None]
+        if not items or len(times) < len(items):
+            raise ConfigError("--arrivals own: the workload has no arrival times; choose another, such as poisson")
+        processes[name] = Trace(times, name="the workload")
+        times_at_rate(processes[name], 1.0, min(jobs, len(items)), seed=0)
+    return processes
+
+
+def _hosts(
+    make: "Callable[[Sequence[WorkItem], int, float | None], Host]",
     cases: "Sequence[Case]",
     seeds: int,
-    workers: int,
-    out: Path,
-) -> "list[Summary]":
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    items: "Sequence[WorkItem]",
+    source: "Source",
+    jobs: int,
+    max_wait_s: float | None,
+) -> "dict[tuple[int, int], Host]":
+    """Hosts by slots and seed: what an engine holds, and how it values a token, follow from what it is asked."""
+    from ssjf.workload.items import WorkItem
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    num_known = 0
-    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True) as progress:
-        bar = progress.add_task("comparing", total=len(cases) * seeds)
+    hosts = {}
+    for seed in range(seeds):
+        sample = items
+        if not sample:
+            drawn = source.draw(jobs, seed, None)
+            pairs = zip(drawn.index, drawn.input_tokens, drawn.output_tokens, strict=True)
+            sample = [WorkItem(index=i, input_tokens=prompt, output_tokens=answer) for i, prompt, answer in pairs]
+        for slots in dict.fromkeys(case.slots for case in cases):
+            hosts[slots, seed] = make(sample, slots, max_wait_s)
+    return hosts
 
-        def on_cell(known: bool) -> None:
-            nonlocal num_known
-            num_known += known
-            progress.advance(bar)
 
+def _policies(specs: str | None, host: "Host", items: "Sequence[WorkItem]") -> tuple[list[str], list[str]]:
+    """The policies to compare, and what to say of those that are left out; who is named is not left out but refused."""
+    from ssjf.core.policies import EDF
+    from ssjf.plugins import POLICIES, make_policy, names
+
+    if specs is not None:
+        named = scenario.make_policies(specs)
+        scenario.check_batching(host, named)
+        return list(named), []
+    chosen: list[str] = []
+    notes = []
+    no_deadlines = all(item.deadline_s is None for item in items)
+    for name in names(POLICIES):
         try:
-            rows = run(laboratory, cases, seeds, folder=out / "cells", workers=workers, on_cell=on_cell)
+            policy = make_policy(name)
+        except PluginError as error:
+            notes.append(f"left out: {error}")
+            continue
+        if host.batching.ends_together and getattr(policy, "preemptive", False):
+            notes.append(f"left out: {name}, which preempts; a batch that ends together does not allow it")
+        elif no_deadlines and isinstance(policy, EDF):
+            notes.append(f"left out: {name}, because nobody has a deadline")
+        else:
+            chosen.append(name)
+    return ["fcfs", *(name for name in chosen if name != "fcfs"), "sjf"], notes
+
+
+def _run(laboratory: "Laboratory", grid: "Grid", workers: int, out: Path, console: Any) -> "list[Summary]":
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ssjf.sim.cells import CellFolder, compute
+
+    try:
+        (out / "cells").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: {error.strerror}") from None
+    folder = CellFolder(out / "cells", laboratory)
+    cells = grid.cells()
+    found = {cell: summary for cell in cells if (summary := folder.get(cell)) is not None}
+    missing = [cell for cell in cells if cell not in found]
+    if found:
+        console.print(f"{len(found)} of {len(cells)} cells were there from an earlier run")
+    columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("", total=len(cells), completed=len(found))
+        try:
+            with closing(compute(laboratory, missing, workers=workers)) as finished:
+                for cell, summary in finished:
+                    folder.put(cell, summary)
+                    found[cell] = summary
+                    progress.advance(bar)
         except KeyboardInterrupt:
-            console.print("stopped; the same command goes on from here")
-            raise typer.Exit(1) from None
-    if num_known:
-        console.print(f"{num_known} of {len(cases) * seeds} cells were there from an earlier run")
-    return rows
+            kept = f"{len(found)} of {len(cells)} cells are kept in {folder.path}"
+            raise SSJFError(f"stopped: {kept}; the same command goes on from there") from None
+    return grid.rows(found)
 
 
-def _report(rows: "Sequence[Summary]", cases: "Sequence[Case]", out: Path) -> None:
+def _report(rows: "Sequence[Summary]", out: Path) -> None:
     from rich.console import Console
 
     from ssjf.metrics.summary import write_summary
+    from ssjf.report.comparison import comparison
     from ssjf.report.frontier import frontier, gain_over_load
     from ssjf.report.style import save
+    from ssjf.sim.compare import TAIL
 
+    limits = {name: limit for name, _, limit in TAIL}
     write_summary(out / "summary.json", rows)
     written = ["summary.json"]
     console = Console(highlight=False)
-    for case in cases:
-        console.print(_table([row for row in rows if all(row[k] == v for k, v in asdict(case).items())], str(case)))
-    console.print(
-        "share: of the oracle's gain, with its 95 % interval over seeds; p90, p99 and max: completion times over those "
-        "of FCFS. Bold: p90 ≤ 1.08, p99 ≤ 1.05 and max ≤ 1.10."
-    )
+    console.width = max(console.width, 100)  # where output goes to a file, rich would cut columns at 80
+    console.print(comparison(rows, limits))
     try:
-        save(frontier(rows), out / "frontier.png")
-        written.append("frontier.png")
-        if len({case.load for case in cases}) > 1:
-            save(gain_over_load(rows), out / "gain.png")
-            written.append("gain.png")
-    except UserError as error:  # no matplotlib: the figures are there all the same
-        console.print(f"no pictures: {error}")
-    console.print(f"written to {out}: {', '.join(written)}", soft_wrap=True)
-
-
-def _table(rows: "Sequence[Summary]", title: str) -> Any:
-    from rich.table import Table
-
-    from ssjf.metrics.summary import interval95
-    from ssjf.sim.compare import LIMITS, TAIL
-
-    table = Table(title=title, title_justify="left")
-    table.add_column("policy", no_wrap=True)
-    for heading in ("mean s", "gain", "share", "p90", "p99", "max"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for policy in dict.fromkeys(row["policy"] for row in rows):
-        own = [row for row in rows if row["policy"] == policy]
-        mean = {key: interval95([row[key] for row in own])[0] for key in ("mean_jct_s", "gain", *TAIL)}
-        shares = [row["oracle_share"] for row in own if row["oracle_share"] is not None]
-        share = "–"
-        if shares:
-            value, half = interval95(shares)
-            share = f"{value:.3f}" + (f" ±{half:.3f}" if half is not None else "")
-        bold = "bold" if policy not in ("fcfs", "sjf") and all(mean[k] <= limit for k, limit in LIMITS.items()) else ""
-        table.add_row(
-            policy,
-            f"{mean['mean_jct_s']:.2f}",
-            f"{mean['gain']:.1%}",
-            share,
-            *(f"{mean[key]:.2f}" for key in TAIL),
-            style=bold,
-        )
-    return table
+        for name, pictures in (("gain", gain_over_load(rows)), ("frontier", frontier(rows, limits))):
+            for number, picture in enumerate(pictures, start=1):
+                written.append(f"{name}.png" if number == 1 else f"{name}-{number}.png")
+                save(picture, out / written[-1])
+    except ConfigError as error:  # the figures are there all the same
+        console.print(f"no pictures: {error}", markup=False)
+    console.print(f"written to {out}: {', '.join(written)}", soft_wrap=True, markup=False)

@@ -10,6 +10,7 @@ import typer
 from ssjf.cli.compare import compare
 from ssjf.cli.demo.command import demo
 from ssjf.cli.engine import engine
+from ssjf.cli.plan import plan
 from ssjf.cli.prediction.characterize import characterize
 from ssjf.cli.prediction.evaluate import evaluate
 from ssjf.cli.prediction.predict import predict
@@ -28,7 +29,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (demo, serve, engine, replay, train, evaluate, predict, characterize, simulate, compare, reproduce):
+for command in (
+    demo,
+    serve,
+    engine,
+    replay,
+    train,
+    evaluate,
+    predict,
+    characterize,
+    simulate,
+    compare,
+    plan,
+    reproduce,
+):
     app.command()(command)
 
 

@@ -1,10 +1,11 @@
 """Pictures of a comparison over many cases: what each policy gains, and what it does to the tail.
 
-Rows are objects of `summary.json` with the case (slots, load, arrivals, predictor) and the tail relative to FCFS in
-them; several rows of one policy and case are its seeds.
+A row is an object of `summary.json` with its case (slots, load, arrivals, predictor) and its tail relative to FCFS's;
+several rows of one policy and case are its seeds. This module does not know how they came about.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ssjf.metrics.summary import interval95
@@ -15,122 +16,248 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
+Group = tuple[Any, ...]
+Interval = tuple[float, float]  # mean and half-width; no width where there is a single seed
+Limits = Mapping[str, float]  # ratios to FCFS's by their names in a row, and how much may be asked of an operator
 
-_TAIL = (("p90_vs_fcfs", "p90", 8), ("p99_vs_fcfs", "p99", 5), ("max_vs_fcfs", "worst", 10))  # limits in per cent
+_PANELS = ("slots", "arrivals", "predictor")  # that `gain_over_load` has a panel for
 _CASE = ("slots", "load", "arrivals", "predictor")
-_MARKERS = "osD^vP*Xph<>"
-_LINEAR = 10  # per cent of change, within which the axis is linear; beyond, it is logarithmic
-_MAX_CASES = 8
+_PANELS_PER_PICTURE, _CASES_PER_PICTURE = 8, 6  # more would be too tall to look at
+_LABEL_INCHES = 0.15  # from one label to the next
+_DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
+_CORNERS = {"fcfs": "FCFS", "sjf": "oracle"}  # of the frontier
+_OWN_MARKERS = {"fcfs": "s", "sjf": "*", "auto": "o"}
+_MARKERS = "D^vPX<>hpd8H"
+_LINEAR = 10  # per cent of change within which the axis of a tail is linear; it is logarithmic beyond
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How a policy is drawn, the same in every panel: policies of one colour differ in marker and dashes."""
+
+    colour: str
+    marker: str
+    dashes: Any
 
 
 @styled
-def frontier(rows: Sequence[Row]) -> "Figure":
-    """Gain in the mean against the change of the tail: one line of panels for each case, up and left is better.
-
-    Grey: the changes within 8 % for p90, 5 % for p99 and 10 % for the worst. The dashed line is the gain of the oracle.
-    Of many cases the first few are shown.
-    """
-    from matplotlib.lines import Line2D  # noqa: PLC0415 - an extra
-
-    cases = list(dict.fromkeys(tuple(row[key] for key in _CASE) for row in rows))[:_MAX_CASES]
-    policies = list(dict.fromkeys(row["policy"] for row in rows))
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    figure = Figure(figsize=(9.0, 1.1 + 2.35 * len(cases)))
-    panels = figure.subplots(len(cases), len(_TAIL), sharex="col", sharey="row", squeeze=False)
-    for line, case in zip(panels, cases, strict=True):
-        of_case = [row for row in rows if tuple(row[key] for key in _CASE) == case]
-        for axes, (key, name, limit) in zip(line, _TAIL, strict=True):
-            _frontier_panel(axes, of_case, policies, key, limit)
-            if axes in panels[-1]:
-                axes.set_xlabel(f"change of {name} against FCFS")
-        line[0].set_ylabel("gain in the mean")
-        line[0].set_title(_title(case), fontsize=9.5)
-    keys = [
-        Line2D([], [], color=colour_of(name, position), marker=_marker(position), linestyle="", label=name)
-        for position, name in enumerate(policies)
+def gain_over_load(rows: Sequence[Row]) -> list["Figure"]:
+    """Gain in the mean over the load: a curve with its 95 % band for each policy, in a panel for all else."""
+    groups = list(dict.fromkeys(_key(row, _PANELS) for row in _with_predictors(rows)))
+    looks = _looks(rows)
+    return [
+        _gain_picture(rows, groups[first : first + _PANELS_PER_PICTURE], looks)
+        for first in range(0, len(groups), _PANELS_PER_PICTURE)
     ]
-    figure.legend(handles=keys, loc="outside upper left", ncols=5, handlelength=1.0, columnspacing=1.4, fontsize=9)
-    return figure
 
 
 @styled
-def gain_over_load(rows: Sequence[Row]) -> "Figure":
-    """Gain in the mean over the load, a curve with its 95 % band for each policy, in a panel for all else."""
+def frontier(rows: Sequence[Row], limits: Limits) -> list["Figure"]:
+    """Gain in the mean against the change of the tail, a line of panels for each case; further up and left is better.
+
+    Shaded is what keeps the limits. Two corners stand out: FCFS, and the oracle, which knows every length. Thin lines
+    are 95 % intervals.
+    """
+    cases = list(dict.fromkeys(_key(row, _CASE) for row in _with_predictors(rows)))
+    looks = _looks(rows)
+    return [
+        _frontier_picture(rows, cases[first : first + _CASES_PER_PICTURE], limits, looks)
+        for first in range(0, len(cases), _CASES_PER_PICTURE)
+    ]
+
+
+def _gain_picture(rows: Sequence[Row], groups: Sequence[Group], looks: Mapping[str, _Look]) -> "Figure":
     from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
 
-    others = ("slots", "arrivals", "predictor")
-    groups = list(dict.fromkeys(tuple(row[key] for key in others) for row in rows))[:_MAX_CASES]
-    policies = list(dict.fromkeys(row["policy"] for row in rows))
     columns = min(2, len(groups))
-    height = -(-len(groups) // columns)
-    figure = Figure(figsize=(1.2 + 3.9 * columns, 1.0 + 2.9 * height))
-    panels = figure.subplots(height, columns, sharex=True, sharey=True, squeeze=False)
+    lines = -(-len(groups) // columns)
+    inches = max(2.3, _LABEL_INCHES * len(looks))
+    figure = Figure(figsize=(5.6 * columns, 0.2 + (inches + 0.75) * lines))
+    panels = figure.subplots(lines, columns, squeeze=False)
     for axes, group in zip(panels.flat, groups, strict=False):
-        for position, policy in enumerate(policies):
-            own = [row for row in rows if row["policy"] == policy and tuple(row[key] for key in others) == group]
+        shown = _in_group(rows, group, _PANELS)
+        ends: dict[str, float] = {}
+        seen: list[float] = []
+        for policy, look in looks.items():
+            own = [row for row in shown if row["policy"] == policy]
             loads = sorted({row["load"] for row in own})
-            means, halves = zip(
-                *(interval95([row["gain"] for row in own if row["load"] == load]) for load in loads), strict=True
-            )
-            colour = colour_of(policy, position)
-            axes.plot(loads, means, color=colour, marker=_marker(position), markersize=4, label=policy)
-            low = [mean - (half or 0.0) for mean, half in zip(means, halves, strict=True)]
-            high = [mean + (half or 0.0) for mean, half in zip(means, halves, strict=True)]
-            axes.fill_between(loads, low, high, color=colour, alpha=0.15, linewidth=0)
-        slots, arrivals, predictor = group
-        axes.set_title(f"{slots} slot{'s' * (slots != 1)}, {arrivals}, {predictor}", fontsize=9.5)
-        axes.grid(visible=True)
-        axes.yaxis.set_major_formatter(_percent)
+            if not loads:
+                continue
+            gains = [_interval([row["gain"] for row in own if row["load"] == load]) for load in loads]
+            means = [mean for mean, _ in gains]
+            band = [mean - half for mean, half in gains], [mean + half for mean, half in gains]
+            axes.fill_between(loads, *band, color=look.colour, alpha=0.12, linewidth=0)
+            if len(loads) == 1:  # a band without width
+                axes.vlines(loads, *band, color=look.colour, alpha=0.35, linewidth=0.9)
+            style = {"color": look.colour, "linestyle": look.dashes, "marker": look.marker, "markersize": 4}
+            axes.plot(loads, means, linewidth=1.6, label=policy, **style)
+            ends[policy] = means[-1]
+            seen += means
+        axes.set(title=_title(group, _PANELS), xlabel="load", ylabel="gain in the mean")
+        axes.set_xticks(sorted({row["load"] for row in shown}))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.grid(visible=True, axis="y")
+        _gain_axis(axes, seen)
+        _labels_beside(axes, ends, looks, inches)
     for axes in panels.flat[len(groups) :]:
         axes.set_visible(False)
-    for axes in panels[-1]:
-        axes.set_xlabel("load")
-    for axes in panels[:, 0]:
-        axes.set_ylabel("gain in the mean")
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=5, handlelength=1.4, columnspacing=1.4, fontsize=9)
     return figure
 
 
-def _frontier_panel(axes: "Axes", rows: Sequence[Row], policies: Sequence[str], key: str, limit: float) -> None:
-    axes.axvspan(-1e3, limit, color=LINE, alpha=0.45, linewidth=0)
-    axes.axvline(0, color=SOFT, linewidth=0.8)
-    axes.axhline(0, color=SOFT, linewidth=0.8)
-    for position, policy in enumerate(policies):
-        own = [row for row in rows if row["policy"] == policy]
-        if not own:
-            continue
-        change = 100 * (interval95([row[key] for row in own])[0] - 1)
-        gain = interval95([row["gain"] for row in own])[0]
-        if policy == "sjf":
-            axes.axhline(gain, color=colour_of(policy), linewidth=1, linestyle=(0, (4, 3)))
-        edge = INK if policy == "auto" else "none"
-        axes.plot(
-            change,
-            gain,
-            marker=_marker(position),
-            markersize=8 if policy == "auto" else 6.5,
-            color=colour_of(policy, position),
-            markeredgecolor=edge,
-            linestyle="",
-        )
-    axes.set_xscale("symlog", linthresh=_LINEAR, linscale=1.6)
-    axes.set_xlim(-80, max(40.0, 1.5 * max(100 * (row[key] - 1) for row in rows)))
-    ticks = [tick for tick in (-50, 0, 10, 100, 1000) if tick < axes.get_xlim()[1]]
-    axes.set_xticks(ticks, [f"{tick:+d} %".replace("-", "−") if tick else "0" for tick in ticks])
-    axes.minorticks_off()
+def _frontier_picture(
+    rows: Sequence[Row], cases: Sequence[Group], limits: Limits, looks: Mapping[str, _Look]
+) -> "Figure":
+    from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
+
+    inches = max(2.0, _LABEL_INCHES * len(looks))
+    figure = Figure(figsize=(11.0, 0.2 + (inches + 0.75) * len(cases)))
+    panels = figure.subplots(len(cases), len(limits), sharex="col", sharey="row", squeeze=False)
+    for line, case in zip(panels, cases, strict=True):
+        shown = _in_group(rows, case, _CASE)
+        gains = {
+            policy: _interval([row["gain"] for row in shown if row["policy"] == policy])
+            for policy in looks
+            if any(row["policy"] == policy for row in shown)
+        }
+        for axes, (measure, limit) in zip(line, limits.items(), strict=True):
+            axes.axvspan(-99, 100 * (limit - 1), color=LINE, alpha=0.45, linewidth=0)
+            axes.axvline(0, color=SOFT, linewidth=0.8)
+            axes.axhline(0, color=SOFT, linewidth=0.8)
+            for policy, gain in gains.items():
+                change = _interval([100 * (row[measure] - 1) for row in shown if row["policy"] == policy])
+                _point(axes, policy, change, gain, looks[policy])
+            axes.set_xlabel(f"change of {measure.removesuffix('_vs_fcfs')} against FCFS, %")
+        line[0].set(title=_title(case, _CASE), ylabel="gain in the mean")
+        means = {policy: mean for policy, (mean, _) in gains.items()}
+        _gain_axis(line[0], list(means.values()))
+        _labels_beside(line[-1], means, looks, inches)
+    for axes, measure in zip(panels[-1], limits, strict=True):
+        _change_axis(axes, [100 * (row[measure] - 1) for row in rows])
+    return figure
+
+
+def _point(axes: "Axes", policy: str, change: Interval, gain: Interval, look: _Look) -> None:
+    """A policy at its change of the tail and its gain, with intervals; the two corners stand out."""
+    (x, x_half), (y, y_half) = change, gain
+    axes.errorbar(x, y, y_half or None, x_half or None, color=look.colour, alpha=0.35, elinewidth=0.9, linestyle="")
+    size = 9 if policy in _OWN_MARKERS else 6.5
+    edge = INK if policy == "auto" else "none"
+    axes.plot(x, y, marker=look.marker, markersize=size, color=look.colour, markeredgecolor=edge, linestyle="")
+    if policy in _CORNERS:
+        beside: dict[str, Any] = {"ha": "right", "xytext": (-7, 4)} if x > 0 else {"ha": "left", "xytext": (7, 4)}
+        beside |= {"textcoords": "offset points", "va": "bottom", "fontsize": 8.5, "color": SOFT}
+        axes.annotate(_CORNERS[policy], (x, y), **beside)
+    if policy == "sjf":
+        axes.axhline(y, color=look.colour, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+
+
+def _gain_axis(axes: "Axes", means: Sequence[float]) -> None:
+    """As high as the means; of few seeds the intervals may be wider than anything there is to see."""
+    low, high = min(means), max(means)
+    margin = 0.08 * max(high - low, 0.01)
+    axes.set_ylim(low - margin, high + margin)
     axes.yaxis.set_major_formatter(_percent)
+
+
+def _change_axis(axes: "Axes", changes: Sequence[float]) -> None:
+    """Per cent, linear about 0 and logarithmic beyond: tails are a few per cent longer, or many times as long."""
+    axes.set_xscale("symlog", linthresh=_LINEAR, linscale=1.6)
+    axes.set_xlim(max(-99.0, min(-12.0, 1.3 * min(changes))), max(30.0, 1.5 * max(changes)))
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in (-50, -10, 0, 10, 100, 1000, 10_000) if low < tick < high]
+    axes.set_xticks(ticks, [f"{tick:+d}".replace("-", "−") if tick else "0" for tick in ticks])
+    axes.minorticks_off()
+
+
+def _labels_beside(axes: "Axes", heights: Mapping[str, float], looks: Mapping[str, _Look], inches: float) -> None:
+    """Names to the right of the axes, each as near to its height as the others let it, with a line to it."""
+    low, high = axes.get_ylim()
+    order = sorted(heights, key=lambda policy: heights[policy])
+    wanted = [(heights[policy] - low) / (high - low) for policy in order]
+    for policy, height, place in zip(order, wanted, _spread(wanted, _LABEL_INCHES / inches), strict=True):
+        look, beside = looks[policy], axes.transAxes
+        line: dict[str, Any] = {
+            "color": look.colour,
+            "linewidth": 0.8,
+            "alpha": 0.7,
+            "transform": beside,
+            "clip_on": False,
+        }
+        axes.plot([1.0, 1.02, 1.06], [height, height, place], **line)
+        mark: dict[str, Any] = {
+            "color": look.colour,
+            "marker": look.marker,
+            "markersize": 5,
+            "clip_on": False,
+            "transform": beside,
+        }
+        axes.plot(1.085, place, linestyle="", **mark)
+        weight = "bold" if policy == "auto" else "normal"
+        axes.text(1.115, place, policy, transform=beside, va="center", fontsize=8.5, weight=weight)
+
+
+def _spread(wanted: Sequence[float], gap: float) -> list[float]:
+    """Places at least a gap apart, as near as possible to those wanted, which increase, and from 0 to 1 if all fit."""
+    # Least squares: without the gaps, places only have to increase; neighbours that would not are pooled at their mean.
+    pools: list[tuple[float, int]] = []
+    for position, height in enumerate(wanted):
+        mean, count = height - position * gap, 1
+        while pools and pools[-1][0] > mean:
+            other, others = pools.pop()
+            mean, count = (mean * count + other * others) / (count + others), count + others
+        pools.append((mean, count))
+    last = 1 - (len(wanted) - 1) * gap
+    places = [min(max(mean, 0.0), max(last, 0.0)) for mean, count in pools for _ in range(count)]
+    return [place + position * gap for position, place in enumerate(places)]
+
+
+def _looks(rows: Sequence[Row]) -> dict[str, _Look]:
+    """How each policy is drawn, in order of appearance."""
+    policies = list(dict.fromkeys(row["policy"] for row in rows))
+    names = list(dict.fromkeys(policy.partition(":")[0] for policy in policies))
+    unnamed = [name for name in names if colour_of(name, 0) != colour_of(name, 1)]  # of no colour of their own
+    looks: dict[str, _Look] = {}
+    for policy in policies:
+        name = policy.partition(":")[0]
+        colour = colour_of(policy, unnamed.index(name) if name in unnamed else 0)
+        alike = sum(look.colour == colour for look in looks.values())
+        others = sum(other not in _OWN_MARKERS for other in looks)
+        marker = _OWN_MARKERS.get(policy, _MARKERS[others % len(_MARKERS)])
+        looks[policy] = _Look(colour, marker, _DASHES[alike % len(_DASHES)])
+    return looks
+
+
+def _with_predictors(rows: Sequence[Row]) -> Sequence[Row]:
+    """Rows of policies that are told something; FCFS and oracles belong beside each predictor."""
+    return [row for row in rows if row["predictor"] is not None] or rows
+
+
+def _in_group(rows: Sequence[Row], group: Group, keys: Sequence[str]) -> list[Row]:
+    said = dict(zip(keys, group, strict=True))
+    return [
+        row
+        for row in rows
+        if row["predictor"] in (said["predictor"], None)
+        and all(row[key] == value for key, value in said.items() if key != "predictor")
+    ]
+
+
+def _key(row: Row, keys: Sequence[str]) -> Group:
+    return tuple(row[key] for key in keys)
+
+
+def _title(group: Group, keys: Sequence[str]) -> str:
+    said = dict(zip(keys, group, strict=True))
+    words = [f"{said['slots']} slot{'s' * (said['slots'] != 1)}"]
+    words += [f"load {said['load']:g}"] if "load" in said else []
+    words += [said["arrivals"], *([said["predictor"]] if said["predictor"] else [])]
+    return ", ".join(words)
+
+
+def _interval(values: Sequence[float]) -> Interval:
+    mean, half = interval95(values)
+    return mean, half or 0.0
 
 
 def _percent(value: float, _position: float) -> str:
     return f"{100 * value:.3g} %".replace("-", "−")
-
-
-def _marker(position: int) -> str:
-    return _MARKERS[position % len(_MARKERS)]
-
-
-def _title(case: tuple[Any, ...]) -> str:
-    slots, load, arrivals, predictor = case
-    return f"{slots} slot{'s' * (slots != 1)}, load {load:g}, {arrivals}, {predictor}"

@@ -47,7 +47,7 @@ def ranking_and_gain(rows: Sequence[Mapping[str, Any]]) -> "Figure":
 
 @styled
 def length_distributions(lengths: Mapping[str, Sequence[int]]) -> "Figure":
-    """Histogram, distribution function and box plots of output lengths by model: boxes of the first dozen models, curves of six."""
+    """Histogram, distribution function and box plots of output lengths: boxes of a dozen models, curves of six."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
 
     shown = {model or "all": np.maximum(1, np.asarray(values)) for model, values in list(lengths.items())[:_MAX_MODELS]}

@@ -16,7 +16,6 @@ from ssjf.errors import ConfigError
 from ssjf.workload.reader import read_workload
 
 GRAMMAR = "poisson:RATE | gamma:RATE:CV | uniform:RATE | onoff:RATE | burst | trace:FILE[:SCALE]"
-
 PROCESSES = "poisson | gamma:CV | uniform | onoff | trace:FILE"
 
 _ON_S, _OFF_S = 120.0, 480.0  # one ON-OFF period
@@ -121,6 +120,9 @@ class Trace:
         return (times - times[:1]) / self.scale
 
 
+Process = Poisson | Gamma | Uniform | OnOff | Trace  # those that can be had at any mean rate
+
+
 def parse_arrivals(spec: str) -> Arrivals:
     """Build an arrival process from its text, for example ``poisson:2.5`` or ``trace:day.csv.gz:10``.
 
@@ -147,31 +149,39 @@ def parse_arrivals(spec: str) -> Arrivals:
     return process(*(_positive(spec, argument) for argument in arguments))
 
 
-def parse_process(spec: str) -> Callable[[float], Arrivals]:
-    """An arrival process whose rate is still open, for example ``gamma:2``: a function of requests per second.
-
-    A trace is scaled so that all of it has that rate on average.
+def parse_process(spec: str) -> Process:
+    """An arrival process whose rate is still open, for example ``gamma:2``; `times_at_rate` gives it one.
 
     Raises:
         ConfigError: it does not follow the grammar.
         DataError: the trace cannot be read or has no arrival times.
     """
-    kind, _, rest = spec.partition(":")
+    kind, colon, rest = spec.partition(":")
     if kind == "trace" and rest:
-        trace = _trace(spec, rest)
-        recorded = sorted(trace.recorded_s)
-        span_s = recorded[-1] - recorded[0] if recorded else 0.0
-        if not span_s > 0:
-            raise ConfigError(f"arrivals {spec!r}: the trace needs at least two different arrival times")
-        mean_rate = trace.scale * len(recorded) / span_s
-        return lambda rate: replace(trace, scale=trace.scale * rate / mean_rate)
+        return _trace(spec, rest)
     if kind == "gamma" and rest:
-        cv = _positive(spec, rest)
-        return lambda rate: Gamma(rate, cv)
-    processes: dict[str, Callable[[float], Arrivals]] = {"poisson": Poisson, "uniform": Uniform, "onoff": OnOff}
-    if spec not in processes:
+        return Gamma(1.0, _positive(spec, rest))
+    processes: dict[str, Process] = {"poisson": Poisson(1.0), "uniform": Uniform(1.0), "onoff": OnOff(1.0)}
+    if kind not in processes or colon:
         raise ConfigError(f"arrivals {spec!r}: expected {PROCESSES}; the rate follows from the load")
-    return processes[spec]
+    return processes[kind]
+
+
+def times_at_rate(process: Process, rate: float, count: int, seed: int) -> NDArray[np.float64]:
+    """The first `count` arrival times of a process that has another rate, in requests per second.
+
+    Recorded times are stretched so that just these have that rate on average, burst by burst as they were.
+
+    Raises:
+        ConfigError: the trace is shorter, or has no extent that could be stretched.
+    """
+    if not isinstance(process, Trace):
+        return replace(process, rate=rate).times(count, seed)
+    times = process.times(count, seed)
+    if not times[-1] > 0:
+        raise ConfigError(f"the first {count} arrivals of {process.name} come all at once: that has no rate")
+    stretch: float = count / rate / times[-1]
+    return times * stretch
 
 
 def _trace(spec: str, path: str) -> Trace:
