@@ -33,26 +33,27 @@ async def fixed_length(request: web.Request) -> web.StreamResponse:
     return await stream(request, whole_answer(body["max_tokens"], prompt_tokens=3 + 2 * len(words)))
 
 
-async def test_waves_of_every_size_and_prompt_length_become_a_cost_model(tmp_path: Path) -> None:
+async def test_probes_of_every_size_and_prompt_length_become_a_cost_model(tmp_path: Path) -> None:
     async with fake_server() as server:
         server.handler = fixed_length
         result = await run(server, tmp_path / "cost.json", "--max-num-seqs", "3")
     assert result.exit_code == 0, result.output
     load_cost_model(tmp_path / "cost.json")
     calibration = json.loads((tmp_path / "cost.json").read_text())["calibration"]
-    assert calibration["wave_sizes"] == [1, 2, 3]
+    assert calibration["concurrencies"] == [1, 2, 3]
     assert calibration["max_num_seqs"] == 3
     assert calibration["model"] == "tiny"
     assert calibration["prompt_tokens"] == [5, 19]  # the nearest to 4 and 20 that whole words can make
-    assert len(calibration["residuals"]) == 2 * 3 * 2
-    warm_ups, waves = server.bodies[:2], server.bodies[2:]
-    assert len(warm_ups) + len(waves) == 2 + 2 * (1 + 2 + 3)
-    assert all(body["ignore_eos"] and body["max_tokens"] == body["min_tokens"] == 128 for body in server.bodies)
+    waves, mixed = 3 * 2, 3
+    assert len(calibration["residuals"]) == 2 * waves + mixed
+    warm_ups, in_waves, in_mixed = 2, 2 * (1 + 2 + 3), 4 * (1 + 2 + 3) + 2 * 3
+    assert len(server.bodies) == warm_ups + in_waves + in_mixed
+    assert all(body["ignore_eos"] and body["max_tokens"] == body["min_tokens"] for body in server.bodies)
     texts = [
         body["messages"][0]["content"] for body in server.bodies if len(body["messages"][0]["content"].split()) > 4
     ]
     assert len(set(texts)) == len(texts), "no cache has a prompt already"
-    assert "each decoding sequence" in result.output
+    assert "each request that enters" in result.output
 
 
 async def test_an_engine_that_does_not_say_its_limit_needs_to_be_told(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """`ssjf calibrate`: learn from a running engine what an iteration costs, for simulations of it."""
 
+import itertools
+import random
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +16,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ssjf.loadgen.client import Endpoint
-    from ssjf.sim.steps.calibrate import Calibration, StreamTiming
+    from ssjf.sim.steps.calibrate import Calibration, Probe
 
 # Answers long enough for requests that start one after another to decode together for most of the time.
 _NUM_OUTPUT_TOKENS = 128
+# A longer probe: so many requests for each that is under way at once, with answers of such lengths.
+_ROUNDS_OF_A_PROBE = 4
+_MIXED_OUTPUT_TOKENS = (8, 16, 32, 64, 128, 256)
 _WARM_UP_WORDS = 100
 _MAX_NUM_SEQS_METRIC = re.compile(r"^ssjf_engine_max_num_seqs(?:\{[^}]*\})?\s+([0-9.]+)", re.MULTILINE)
 
@@ -56,7 +61,7 @@ def calibrate(
     console = Console(stderr=True)
     with Progress(console=console) as progress:
         bar = progress.add_task("Probing", total=None)
-        endpoint, sizes, waves = asyncio.run(  # not uvloop: its clock moves by whole milliseconds
+        endpoint, sizes, probes = asyncio.run(  # not uvloop: its clock moves by whole milliseconds
             _probe(
                 endpoint,
                 max_num_seqs,
@@ -65,15 +70,14 @@ def calibrate(
                 lambda done, total: progress.update(bar, completed=done, total=total),
             )
         )
-    calibration = fit_step_cost(waves, max_num_batched_tokens=max_num_batched_tokens)
+    calibration = fit_step_cost(probes, max_num_batched_tokens=max_num_batched_tokens)
     settings = {
         "url": url,
         "model": endpoint.model,
         "max_num_seqs": sizes[-1],
         "max_num_batched_tokens": max_num_batched_tokens,
-        "wave_sizes": sizes,
-        "prompt_tokens": sorted({wave[0].num_prompt_tokens for wave in waves}),
-        "output_tokens": _NUM_OUTPUT_TOKENS,
+        "concurrencies": sizes,
+        "prompt_tokens": sorted({probe.streams[0].num_prompt_tokens for probe in probes if not probe.mixed}),
         "repeats": repeats,
     }
     save_cost_model(out, calibration.model, settings | calibration.document())
@@ -97,8 +101,8 @@ async def _probe(
     prompt_lengths: list[int],
     repeats: int,
     on_progress: Callable[[int, int], None],
-) -> tuple["Endpoint", list[int], list[list["StreamTiming"]]]:
-    """Send all waves, one after the other; returns the endpoint with its model, the sizes and what was seen."""
+) -> tuple["Endpoint", list[int], list["Probe"]]:
+    """Send all probes, one after the other; returns the endpoint with its model, the sizes and what was seen."""
     from dataclasses import replace
 
     from ssjf.loadgen.client import first_model, open_session
@@ -106,24 +110,35 @@ async def _probe(
 
     if not endpoint.model:
         endpoint = replace(endpoint, model=await first_model(endpoint))
-    waves: list[list[StreamTiming]] = []
+    probes: list[Probe] = []
     async with open_session(endpoint) as session:
         sizes = concurrencies(max_num_seqs or await _read_max_num_seqs(session, endpoint))
         # also tells how many tokens the engine makes of a word, and what a conversation adds
-        (short,), (long,) = [
-            await _wave(session, endpoint, [_words(words, seed=-words)]) for words in (1, _WARM_UP_WORDS)
+        short, long = [
+            (await _send(session, endpoint, 1, [(_words(words, seed=-words), _NUM_OUTPUT_TOKENS)])).streams[0]
+            for words in (1, _WARM_UP_WORDS)
         ]
         per_word = (long.num_prompt_tokens - short.num_prompt_tokens) / (_WARM_UP_WORDS - 1)
         extra = short.num_prompt_tokens - per_word
+
+        def words_for(length: int) -> int:
+            return max(1, round((length - extra) / max(per_word, 0.1)))
+
         # the whole range of probes comes several times, so that a slow spell does not fall on one kind
-        plan = [(size, length) for _ in range(repeats) for size in sizes for length in prompt_lengths]
+        plan = [(size, length) for _ in range(repeats) for size in sizes for length in (*prompt_lengths, None)]
+        seeds = itertools.count()
         for done, (size, length) in enumerate(plan):
             on_progress(done, len(plan))
-            num_words = max(1, round((length - extra) / max(per_word, 0.1)))
-            prompts = [_words(num_words, seed=done * sizes[-1] + index) for index in range(size)]
-            waves.append(await _wave(session, endpoint, prompts))
+            if length is not None:
+                asked = [(_words(words_for(length), next(seeds)), _NUM_OUTPUT_TOKENS) for _ in range(size)]
+            else:
+                kinds = itertools.cycle(itertools.product(_MIXED_OUTPUT_TOKENS, prompt_lengths))
+                mixed = list(itertools.islice(kinds, _ROUNDS_OF_A_PROBE * size + len(prompt_lengths)))
+                random.Random(done).shuffle(mixed)  # noqa: S311 - the same order every time is all that is asked
+                asked = [(_words(words_for(prompt), next(seeds)), output) for output, prompt in mixed]
+            probes.append(await _send(session, endpoint, size, asked))
         on_progress(len(plan), len(plan))
-    return endpoint, sizes, waves
+    return endpoint, sizes, probes
 
 
 def _words(num_words: int, seed: int) -> str:
@@ -134,8 +149,10 @@ def _words(num_words: int, seed: int) -> str:
     return synthetic_prompt(WorkItem(index=0, input_tokens=num_words), seed)
 
 
-async def _wave(session: "aiohttp.ClientSession", endpoint: "Endpoint", prompts: list[str]) -> list["StreamTiming"]:
-    """Send requests at once and time their streams.
+async def _send(
+    session: "aiohttp.ClientSession", endpoint: "Endpoint", num_seqs: int, asked: list[tuple[str, int]]
+) -> "Probe":
+    """Send (prompt, output tokens) with so many under way at once, the others in this order, and time their streams.
 
     Raises:
         BackendError: one of them was not answered in full.
@@ -144,33 +161,39 @@ async def _wave(session: "aiohttp.ClientSession", endpoint: "Endpoint", prompts:
 
     from ssjf.loadgen.client import Answer, ask
     from ssjf.loadgen.plan import PlannedRequest
-    from ssjf.sim.steps.calibrate import StreamTiming
+    from ssjf.sim.steps.calibrate import Probe, StreamTiming
 
-    sent_at = asyncio.get_running_loop().time()
-    answers = [Answer(sent_at=sent_at) for _ in prompts]
-    requests = [
-        PlannedRequest(index=index, prompt=prompt, max_tokens=_NUM_OUTPUT_TOKENS, fixed_output=True)
-        for index, prompt in enumerate(prompts)
-    ]
-    await asyncio.gather(
-        *(ask(session, endpoint, request, answer) for request, answer in zip(requests, answers, strict=True))
+    clock = asyncio.get_running_loop().time
+    answers: list[Answer] = []
+    waiting = iter(
+        [
+            PlannedRequest(index=index, prompt=prompt, max_tokens=output_tokens, fixed_output=True)
+            for index, (prompt, output_tokens) in enumerate(asked)
+        ]
     )
+
+    async def ask_one_after_another() -> None:
+        for request in waiting:
+            answers.append(Answer(sent_at=clock()))
+            await ask(session, endpoint, request, answers[-1])
+
+    await asyncio.gather(*(ask_one_after_another() for _ in range(num_seqs)))
     timings = []
     for answer in answers:
         if answer.error:
-            raise BackendError(f"a probe of {len(prompts)} requests failed: {answer.error}")
+            raise BackendError(f"a probe of {num_seqs} requests at once failed: {answer.error}")
         if answer.first_token_at is None or answer.finished_at is None or answer.input_tokens is None:
             raise BackendError("a probe's answer had no text or no usage; the engine must stream, and count tokens")
         timings.append(
             StreamTiming(
                 num_prompt_tokens=answer.input_tokens,
                 num_output_tokens=answer.output_tokens,
-                sent_at=sent_at,
+                sent_at=answer.sent_at,
                 first_token_at=answer.first_token_at,
                 finished_at=answer.finished_at,
             )
         )
-    return timings
+    return Probe(num_seqs=num_seqs, streams=tuple(timings))
 
 
 async def _read_max_num_seqs(session: "aiohttp.ClientSession", endpoint: "Endpoint") -> int:
@@ -204,7 +227,7 @@ def _show(console: "Console", calibration: "Calibration") -> None:
         ("each prompt token", model.per_prefill_token_s),
         ("each decoding sequence", model.per_decode_token_s),
         ("1,000 resident KV tokens", 1000 * model.per_kv_token_s),
-        ("each request, outside iterations", calibration.request_overhead_s),
+        ("each request that enters", model.per_request_s),
     ):
         table.add_row(name, f"{seconds * 1000:.4f} ms")
     console.print(table)

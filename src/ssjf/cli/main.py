@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from ssjf.cli.calibrate import calibrate
 from ssjf.cli.compare import compare
 from ssjf.cli.demo.command import demo
 from ssjf.cli.engine import engine
@@ -29,20 +30,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (
-    demo,
-    serve,
-    engine,
-    replay,
-    train,
-    evaluate,
-    predict,
-    characterize,
-    simulate,
-    compare,
-    plan,
-    reproduce,
-):
+COMMANDS = (
+    *(demo, serve, engine, replay),
+    *(train, evaluate, predict, characterize),
+    *(simulate, compare, plan, calibrate, reproduce),
+)
+for command in COMMANDS:
     app.command()(command)
 
 

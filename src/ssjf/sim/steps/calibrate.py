@@ -1,19 +1,21 @@
 """Fit the step cost model to what a client saw of an engine that it probed.
 
-A probe is a *wave*: so many requests sent at once, answers of a fixed length. Two things are read off each wave:
+A probe keeps so many requests under way until its last one has ended. A *wave* is a probe that sends no more than that:
+all at once. Three things are read off probes:
 
-- the time until all have their first token: what is prefilled in it, and in how many iterations, is known;
-- from then on the last one to start decodes undisturbed by prompts, one token per iteration, while the others that
-  decode beside it are known from their own first and last tokens. Where the server or the network started them at
-  different times, or sends tokens in lumps, that shifts nothing.
+- of a wave, the time until all have their first token: what is prefilled in it, and in how many iterations, is known;
+- of a wave, what comes then: the last one to start decodes undisturbed by prompts, one token per iteration, while the
+  others that decode beside it are known from their own last tokens. Where the server or the network started them at
+  different times, or sends tokens in lumps, that shifts nothing;
+- of a longer probe, the time from beginning to end, in which prompts and decoding mix as they do in service.
 
-Both are linear in the coefficients. They are fitted by least squares of *relative* errors with no coefficient below
+All are linear in the coefficients. They are fitted by least squares of *relative* errors with no coefficient below
 zero, and robustly, for a client on a busy machine sees outliers. This module does no I/O and reads no clock.
 """
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -29,12 +31,12 @@ from ssjf.sim.steps.cost import EngineLimits, StepCostModel
 from ssjf.sim.steps.engine import serve_steps
 
 # One coefficient 1, the others 0: what an engine with such costs calls seconds counts iterations, tokens, ...
-_UNITS = tuple(
-    StepCostModel(base_s=base, per_prefill_token_s=prefill, per_decode_token_s=decode, per_kv_token_s=kv)
-    for base, prefill, decode, kv in np.eye(4).tolist()
-)
+_NAMES = tuple(field.name for field in fields(StepCostModel))
+_UNITS = tuple(StepCostModel(**dict(zip(_NAMES, unit, strict=True))) for unit in np.eye(len(_NAMES)).tolist())
 _HUBER = 1.345  # in standard deviations: loses 5 % of efficiency where errors are normal (Huber 1964)
 _MAD_TO_SIGMA = 1.4826
+# A longer probe is what service looks like: waiting times hang on throughput, and a queue multiplies each error in it.
+_MIXED_IMPORTANCE = 4.0
 _ROUNDS = 30  # of re-weighting; it settles in about ten
 
 
@@ -55,13 +57,31 @@ class StreamTiming:
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """What came of one probe.
+
+    Attributes:
+        num_seqs: requests that were under way at once, no more than the engine runs.
+        streams: of all its requests, in order of sending.
+    """
+
+    num_seqs: int
+    streams: tuple[StreamTiming, ...]
+
+    @property
+    def mixed(self) -> bool:
+        """Whether it is a longer one, in which some begin while others are under way."""
+        return len(self.streams) > self.num_seqs
+
+
+@dataclass(frozen=True, slots=True)
 class Residual:
     """One equation of the fit.
 
     Attributes:
-        what: ``first tokens`` (until all of the wave have theirs) or ``iteration`` (a mean one thereafter).
-        num_seqs: requests of the wave.
-        num_prompt_tokens: of its longest prompt.
+        what: ``first tokens`` of a wave, a mean ``iteration`` after them, or a longer probe from begin to ``end``.
+        num_seqs: requests under way at once.
+        num_prompt_tokens: of the longest prompt.
         measured_s, fitted_s: the two sides.
     """
 
@@ -74,16 +94,9 @@ class Residual:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A fitted model and how well it fits.
-
-    Attributes:
-        model: the coefficients.
-        request_overhead_s: for each request, outside iterations: network, HTTP, tokenization.
-        residuals: one per equation.
-    """
+    """A fitted model and how well it fits: one residual per equation."""
 
     model: StepCostModel
-    request_overhead_s: float
     residuals: tuple[Residual, ...]
 
     @property
@@ -101,7 +114,6 @@ class Calibration:
     def document(self) -> dict[str, Any]:
         """For the JSON file."""
         return {
-            "request_overhead_s": self.request_overhead_s,
             "r_squared": self.r_squared,
             "median_relative_error": self.relative_error(0.5),
             "p90_relative_error": self.relative_error(0.9),
@@ -110,72 +122,74 @@ class Calibration:
 
 
 def concurrencies(max_num_seqs: int) -> list[int]:
-    """Sizes of waves to probe with: powers of two below the engine's limit, and the limit."""
+    """How many requests to probe with at once: powers of two below the engine's limit, and the limit."""
     powers = itertools.takewhile(lambda power: power < max_num_seqs, (2**exponent for exponent in itertools.count()))
     return [*powers, max_num_seqs]
 
 
-def fit_step_cost(waves: Sequence[Sequence[StreamTiming]], *, max_num_batched_tokens: int) -> Calibration:
-    """Fit the coefficients to waves of different sizes and prompt lengths.
+def fit_step_cost(probes: Sequence[Probe], *, max_num_batched_tokens: int) -> Calibration:
+    """Fit the coefficients to probes.
 
     Args:
-        waves: what the client saw of each; of at least two sizes and two prompt lengths, or coefficients are
-            exchangeable.
+        probes: waves and longer ones, with several numbers of requests at once and several prompt lengths, or
+            coefficients are exchangeable.
         max_num_batched_tokens: of the engine; it sets into how many iterations prompts are cut.
 
     Raises:
-        DataError: a wave's times are not those of streamed answers.
+        DataError: a probe's times are not those of streamed answers.
     """
-    features, measured, labels = [], [], []
-    for wave in waves:
-        if not wave or any(
-            stream.num_output_tokens < 2 or not stream.sent_at < stream.first_token_at < stream.finished_at
-            for stream in wave
-        ):
+    rows, measured, labels, importance = [], [], [], []
+    for probe in probes:
+        streams = probe.streams
+        if not all(s.num_output_tokens >= 2 and s.sent_at < s.first_token_at < s.finished_at for s in streams):
             raise DataError("a probe's answer did not come as a stream of tokens; the engine cannot be calibrated")
-        label = (len(wave), max(stream.num_prompt_tokens for stream in wave))
-        for what, (row, seconds) in (
-            ("first tokens", _first_tokens(wave, max_num_batched_tokens)),
-            ("iteration", _mean_iteration(wave)),
-        ):
-            features.append(row)
+        began_at = min(stream.sent_at for stream in streams)
+        first_tokens, end = _amounts(probe, max_num_batched_tokens)
+        if probe.mixed:
+            equations = [("end", end, max(stream.finished_at for stream in streams) - began_at)]
+        else:
+            first_tokens_s = max(stream.first_token_at for stream in streams) - began_at
+            equations = [("first tokens", first_tokens, first_tokens_s), ("iteration", *_mean_iteration(streams))]
+        for what, row, seconds in equations:
+            rows.append(row)
             measured.append(seconds)
-            labels.append((what, *label))
-    matrix, seconds_array = np.array(features), np.array(measured)
-    coefficients = _robust_nonnegative(matrix / seconds_array[:, None])
-    base_s, prefill_s, decode_s, kv_s, overhead_s = coefficients.tolist()
-    model = StepCostModel(
-        base_s=base_s, per_prefill_token_s=prefill_s, per_decode_token_s=decode_s, per_kv_token_s=kv_s
-    )
+            labels.append((what, probe.num_seqs, max(stream.num_prompt_tokens for stream in streams)))
+            importance.append(_MIXED_IMPORTANCE if probe.mixed else 1.0)
+    matrix = np.array(rows)
+    coefficients = _robust_nonnegative(matrix / np.array(measured)[:, None], np.array(importance))
     residuals = tuple(
         Residual(*label, measured_s=seconds, fitted_s=float(fitted))
         for label, seconds, fitted in zip(labels, measured, matrix @ coefficients, strict=True)
     )
-    return Calibration(model, overhead_s, residuals)
+    return Calibration(StepCostModel(**dict(zip(_NAMES, coefficients.tolist(), strict=True))), residuals)
 
 
-def _first_tokens(wave: Sequence[StreamTiming], max_num_batched_tokens: int) -> tuple[list[float], float]:
-    """From sending the wave to the last first token: what has been done by then, from a run of the step model."""
-    jobs = [
+def _amounts(probe: Probe, max_num_batched_tokens: int) -> tuple[list[float], list[float]]:
+    """How much of each coefficient a probe costs, by runs of the step model: to the last first token, and to the end.
+
+    With all requests waiting from the start for a slot, who runs when does not depend on the coefficients.
+    """
+    requests = [
         (Request(request_id=str(index), arrival_time=0.0, num_prompt_tokens=stream.num_prompt_tokens), stream)
-        for index, stream in enumerate(wave)
+        for index, stream in enumerate(probe.streams)
     ]
-    tokens = sum(stream.num_prompt_tokens + stream.num_output_tokens for stream in wave)
     limits = EngineLimits(
-        num_kv_blocks=tokens, block_size=1, max_num_batched_tokens=max(max_num_batched_tokens, len(wave))
+        num_kv_blocks=sum(stream.num_prompt_tokens + stream.num_output_tokens for stream in probe.streams),
+        block_size=1,
+        max_num_batched_tokens=max(max_num_batched_tokens, probe.num_seqs),
     )
-    row = []
+    first_tokens, end = [], []
     for unit in _UNITS:
         run = serve_steps(
-            [(Job(request), stream.num_output_tokens) for request, stream in jobs],
-            Scheduler(FCFS(), Slots(len(wave))),
+            [(Job(request), stream.num_output_tokens) for request, stream in requests],
+            Scheduler(FCFS(), Slots(probe.num_seqs)),
             cost=unit,
             limits=limits,
             service=LinearServiceModel(),
         )
-        row.append(max(served.first_token_at for served in run.served))
-    seconds = max(stream.first_token_at for stream in wave) - min(stream.sent_at for stream in wave)
-    return [*row, len(wave)], seconds
+        first_tokens.append(max(served.first_token_at for served in run.served))
+        end.append(max(served.job.finished_at or 0.0 for served in run.served))
+    return first_tokens, end
 
 
 def _mean_iteration(wave: Sequence[StreamTiming]) -> tuple[list[float], float]:
@@ -196,14 +210,14 @@ def _mean_iteration(wave: Sequence[StreamTiming]) -> tuple[list[float], float]:
     return [1.0, 0.0, num_decoding, resident, 0.0], seconds
 
 
-def _robust_nonnegative(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+def _robust_nonnegative(matrix: NDArray[np.float64], importance: NDArray[np.float64]) -> NDArray[np.float64]:
     """Coefficients ≥ 0 for which `matrix` times them is as near to 1 as can be, by Huber's measure of distance."""
-    weights = np.ones(len(matrix))
+    weights = importance
     for _ in range(_ROUNDS):
         coefficients = _nonnegative_least_squares(matrix * weights[:, None], weights)
         errors = np.abs(matrix @ coefficients - 1)
         sigma = max(_MAD_TO_SIGMA * float(np.median(errors)), 1e-9)
-        weights = np.sqrt(np.minimum(1.0, _HUBER * sigma / np.maximum(errors, 1e-12)))
+        weights = importance * np.sqrt(np.minimum(1.0, _HUBER * sigma / np.maximum(errors, 1e-12)))
     return coefficients
 
 
