@@ -3,7 +3,8 @@
 Starts the embedded engine and calibrates it with `ssjf calibrate`, through a gateway: on a small machine the gateway's
 own work slows the engine down. Then the same Poisson workload is sent through a gateway with each policy: log-normal
 answer lengths, which clients ask for exactly and hint to the gateway. Recorded arrivals and lengths are then simulated
-with the mean of the cost models from just before and just after. Load is arrival rate over the throughput that the *cost model* has at saturation.
+with the mean of the cost models from just before and just after. Load is arrival rate over the throughput that the
+first cost model has at saturation; inf is all at once.
 
 Run: python benchmarks/calibration_prediction.py [--jobs 400] [--slots 8] [--loads 0.5,0.7,inf]
 Expected on a machine that does nothing else: each prediction within 10 % of what was measured. Loads of .8 and more

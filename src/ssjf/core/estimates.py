@@ -59,6 +59,8 @@ class History(Generic[Value]):
 
     def at(self, time: float) -> Value:
         """What it was at an instant, changes at this very instant not counted. O(log memory)."""
+        if time > self._since[-1]:  # the usual case: an arrival of now
+            return self._values[-1]
         return self._values[max(0, bisect_left(self._since, time) - 1)]
 
 

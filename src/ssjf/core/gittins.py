@@ -3,7 +3,6 @@
 This module does not know where the quantiles come from, nor whether they are right.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 
@@ -25,7 +24,7 @@ class Gittins:
 
     def key(self, job: Job, now: float) -> float:
         """Expected service seconds still to be served."""
-        *_, (spent_s, ended) = _quanta(job)
+        spent_s, ended = _quanta(job)[-1]
         return spent_s / ended
 
 
@@ -42,7 +41,7 @@ class PreemptiveGittins:
 
     def key(self, job: Job, now: float) -> float:
         """Expected service over probability of completion, for the best quantum."""
-        return min(spent_s / ended for spent_s, ended in _quanta(job))
+        return min([spent_s / ended for spent_s, ended in _quanta(job)])
 
     def look_again_s(self, job: Job) -> float:
         """When the next quantile is reached: between two, the index of a running job only gets better."""
@@ -55,7 +54,7 @@ def _quantiles(job: Job) -> tuple[tuple[float, float], ...]:
     return job.service_quantiles or ((1.0, job.predicted_service_s),)
 
 
-def _quanta(job: Job) -> Iterator[tuple[float, float]]:
+def _quanta(job: Job) -> list[tuple[float, float]]:
     """For each quantum worth looking at: the service that it costs, and the probability that it ends the job.
 
     Between quantiles the distribution function F is linear. Below the first it goes on with the slope of the first
@@ -68,16 +67,16 @@ def _quanta(job: Job) -> Iterator[tuple[float, float]]:
     its sign once, from + to −: N ÷ D is least at one of the piece's ends, and not at a, where it equals the first. In
     the tail that quotient is constant, and N ÷ D tends to it.
 
-    Yields:
+    Returns:
         (N, D), both times the share of jobs that get as far as a; the last quantum has no end. O(quantiles).
     """
     quantiles, attained_s = _quantiles(job), job.attained_s
     last_s = quantiles[-1][1]
     if last_s - attained_s <= _TINY_S:
-        yield max(last_s, _TINY_S), 1.0
-        return
+        return [(max(last_s, _TINY_S), 1.0)]
     at_s, level = _start_s(quantiles), 0.0
     attained, spent_s = 0.0, max(0.0, at_s - attained_s)
+    quanta = []
     for next_level, next_s in quantiles:
         if next_s - attained_s <= _TINY_S:
             attained = next_level
@@ -86,15 +85,16 @@ def _quanta(job: Job) -> Iterator[tuple[float, float]]:
                 attained = level = level + (next_level - level) * (attained_s - at_s) / (next_s - at_s)
                 at_s = attained_s
             spent_s += (next_s - at_s) * (1 - (level + next_level) / 2)
-            yield spent_s, next_level - attained
+            quanta.append((spent_s, next_level - attained))
         at_s, level = next_s, next_level
-    yield spent_s + (1 - level) * last_s, 1 - attained
+    quanta.append((spent_s + (1 - level) * last_s, 1 - attained))
+    return quanta
 
 
 def _start_s(quantiles: tuple[tuple[float, float], ...]) -> float:
     """Where the distribution function leaves 0."""
-    (level, service_s), *more = quantiles
-    if not more:
+    level, service_s = quantiles[0]
+    if len(quantiles) == 1:
         return service_s
-    next_level, next_s = more[0]
+    next_level, next_s = quantiles[1]
     return max(0.0, service_s - level * (next_s - service_s) / (next_level - level))

@@ -75,7 +75,15 @@ class HRRN:
 
     def key(self, job: Job, now: float) -> float:
         """The response ratio, negated: the highest is served first."""
-        return -(now - job.request.arrival_time) / max(job.predicted_service_s, _TINY_S)
+        return self.key_of(self.size(job), job.request.arrival_time, now)
+
+    def size(self, job: Job) -> float:
+        """Predicted service seconds."""
+        return max(job.predicted_service_s, _TINY_S)
+
+    def key_of(self, size: float, arrival: float, now: float) -> float:
+        """See `ssjf.core.types.SizedPolicy`."""
+        return -(now - arrival) / size
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +257,7 @@ class AutoStatic:
     reach: float = 0.5
     full_trust: float = 0.6
     static = True
+    limits_waits = False
     _quality: RankingQuality = field(default_factory=RankingQuality, repr=False)
     _waits: RunningQuantile = field(default_factory=RunningQuantile, repr=False)
     _num_finished: int = field(default=0, repr=False)

@@ -12,7 +12,8 @@ The queue does not know about slots, running jobs or clocks.
 
 from heapq import heapify, heappop, heappush
 
-from ssjf.core.types import AdaptivePolicy, Job, Policy
+from ssjf.core.buckets import SizeBuckets
+from ssjf.core.types import AdaptivePolicy, Job, Policy, SizedPolicy
 
 _COMPACT_MIN = 64  # below this many heap entries, stale ones are not worth clearing out
 
@@ -20,8 +21,9 @@ _COMPACT_MIN = 64  # below this many heap entries, stale ones are not worth clea
 class WaitingQueue:
     """Jobs in policy order, with removal and a bound on starvation.
 
-    Keys that stand still are kept in a heap (push and pop O(log n), removal O(1) amortised); keys that move with
-    time are looked at anew for each pop (O(n)).
+    Keys that stand still are kept in a heap (push and pop O(log n), removal O(1) amortised). Keys that move with time
+    and hang on size and arrival alone (`SizedPolicy`) are searched by bounds; any others are all looked at for each
+    pop (O(n)).
 
     Args:
         policy: the order.
@@ -34,9 +36,13 @@ class WaitingQueue:
         self._policy = policy
         self._static = policy.static
         self._max_wait_s = max_wait_s
-        self._adaptive = policy if isinstance(policy, AdaptivePolicy) else None
+        self._adaptive = (
+            policy if isinstance(policy, AdaptivePolicy) and getattr(policy, "limits_waits", True) else None
+        )
         self._jobs: dict[str, Job] = {}
         self._heap: list[tuple[int, float, float, int, int, Job]] = []
+        self._sized = policy if isinstance(policy, SizedPolicy) and not policy.static else None
+        self._buckets: dict[int, SizeBuckets] = {}  # by tier
         # by arrival, and by tier and arrival; each kept only where somebody asks for it
         self._by_age: list[tuple[int, float, int, int, Job]] = []
         self._by_tier: list[tuple[int, float, int, int, Job]] = []
@@ -61,6 +67,10 @@ class WaitingQueue:
                 self._heap,
                 (request.tier, key, request.arrival_time, job.sequence, job.ticket, job),
             )
+        elif self._sized is not None:
+            if request.tier not in self._buckets:
+                self._buckets[request.tier] = SizeBuckets(self._sized)
+            self._buckets[request.tier].push(job)
         if self._max_wait_s is not None:
             heappush(self._by_age, (0, request.arrival_time, job.sequence, job.ticket, job))
         if self._adaptive is not None:
@@ -105,6 +115,8 @@ class WaitingQueue:
             oldest = _first(self._by_tier)
             if now - oldest.request.arrival_time >= self._adaptive.wait_limit_s(oldest, now):
                 return oldest
+        if self._sized is not None:
+            return self._buckets[min(self._buckets)].best(now)
         if not self._static:
             return min(self._jobs.values(), key=lambda job: self.rank(job, now))
         heap = self._heap
@@ -117,6 +129,11 @@ class WaitingQueue:
     def _forget(self, job: Job) -> None:
         del self._jobs[job.request.request_id]
         job.ticket += 1
+        if self._sized is not None:
+            buckets = self._buckets[job.request.tier]
+            buckets.forget(job)
+            if not buckets:
+                del self._buckets[job.request.tier]
         num_live = len(self._jobs)
         if len(self._heap) > _COMPACT_MIN and len(self._heap) > 2 * num_live:
             self._heap = [entry for entry in self._heap if entry[4] == entry[5].ticket]

@@ -10,10 +10,11 @@ The scheduler does not know what runs a job, how long it will take, or where pre
 """
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from ssjf.core.batching import Batching, Continuous
 from ssjf.core.capacity import Slots
+from ssjf.core.fairness import FairQueue, TenantCounters
 from ssjf.core.queue import WaitingQueue
 from ssjf.core.types import AdaptivePolicy, Job, Policy, Status
 from ssjf.errors import QueueFull
@@ -30,6 +31,8 @@ class Scheduler:
         batching: when waiting jobs may enter free slots.
         max_waiting: how many jobs may wait before `add` rejects; None for no limit.
         max_wait_s: the starvation bound, see `WaitingQueue`.
+        tenant_weights: shares of tenants under weighted fairness, 1 for those not named; None treats all requests
+            alike, whosever they are. Not for policies that preempt.
     """
 
     def __init__(
@@ -40,11 +43,19 @@ class Scheduler:
         batching: Batching = _CONTINUOUS,
         max_waiting: int | None = None,
         max_wait_s: float | None = None,
+        tenant_weights: Mapping[str, float] | None = None,
     ) -> None:
         self.slots = slots
         self.batching = batching
         self.adaptive = copy.deepcopy(policy) if isinstance(policy, AdaptivePolicy) else None
-        self.waiting = WaitingQueue(self.adaptive or policy, max_wait_s=max_wait_s)
+        self._counters = None if tenant_weights is None else TenantCounters(tenant_weights)
+        if self._counters is not None and getattr(policy, "preemptive", False):
+            raise ValueError("fairness over tenants and a policy that preempts would undo one another")
+        self.waiting: WaitingQueue | FairQueue = (
+            WaitingQueue(self.adaptive or policy, max_wait_s=max_wait_s)
+            if self._counters is None
+            else FairQueue(self.adaptive or policy, self._counters, max_wait_s=max_wait_s)
+        )
         self.running: dict[str, Job] = {}
         self.preemptive: bool = getattr(policy, "preemptive", False)
         self.look_again_s: Callable[[Job], float] | None = getattr(policy, "look_again_s", None)
@@ -89,6 +100,8 @@ class Scheduler:
             job.status = Status.RUNNING
             self.running[job.request.request_id] = job
             admitted.append(job)
+            if self._counters is not None:
+                self._counters.started(job)
             if job.started_at is None:
                 job.started_at = now
                 if self.adaptive is not None:
@@ -124,6 +137,8 @@ class Scheduler:
         job = self.running.pop(request_id)
         self.slots.release()
         job.status = Status.WAITING
+        if self._counters is not None:
+            self._counters.returned(job)
         self.waiting.push(job, now)
         return job
 
@@ -197,6 +212,9 @@ class Scheduler:
         self.slots.release()
         job.status = status
         job.finished_at = now
-        if self.adaptive is not None and job.started_at is not None:
+        assert job.started_at is not None
+        if self.adaptive is not None:
             self.adaptive.finished(job, now - job.started_at)
+        if self._counters is not None:
+            self._counters.ended(job, now - job.started_at)
         return job

@@ -120,10 +120,27 @@ class Policy(Protocol):
 
 
 @runtime_checkable
+class SizedPolicy(Policy, Protocol):
+    """A policy whose key moves, but hangs on a job's size, its arrival and the time alone.
+
+    A queue finds the head of such jobs without looking at all of them: see `ssjf.core.buckets`.
+    """
+
+    def size(self, job: Job) -> float:
+        """The job's size, above 0; it stands still while the job waits."""
+        ...
+
+    def key_of(self, size: float, arrival: float, now: float) -> float:
+        """The key of such a job; it never falls when size or arrival grow. `key` is this."""
+        ...
+
+
+@runtime_checkable
 class AdaptivePolicy(Policy, Protocol):
     """A policy that learns from what happens, and may put the oldest waiting job before its order.
 
-    A scheduler keeps a copy of its own of such a policy, so that what one host learned never leaks into another.
+    A scheduler keeps a copy of its own of such a policy, so that what one host learned never leaks into another. A class
+    whose limit is always infinite may set ``limits_waits = False``: then no queue asks for it.
     """
 
     def wait_limit_s(self, oldest: Job, now: float) -> float:
