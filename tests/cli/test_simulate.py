@@ -140,6 +140,20 @@ def test_compressed_files_are_read(tmp_path: Path) -> None:
     assert invoke("--workload", str(path), "--policy", "ssjf", "--out", str(tmp_path / "out")).exit_code == 0
 
 
+def test_service_is_shared_out_over_tenants(tmp_path: Path) -> None:
+    path = tmp_path / "w.csv"
+    rows = [f"0,50,{tenant}" for tenant in ["flood"] * 40 + ["quiet"] * 10]
+    path.write_text("arrival_s,output_tokens,tenant\n" + "\n".join(rows) + "\n")
+    ends = {}
+    for weights in ("", "quiet=1"):
+        options = ["--tenant-weights", weights] if weights else []
+        result = invoke("--workload", str(path), "--policy", "fcfs", *options, "--out", str(tmp_path / "out"))
+        assert result.exit_code == 0, result.output
+        ends[weights] = max(float(row["finish_s"]) for row in rows_of(tmp_path / "out")[40:])
+    assert ends[""] == pytest.approx(50 * 1.1)
+    assert ends["quiet=1"] == pytest.approx(20 * 1.1)
+
+
 BAD_FILES = {
     "no output column": ("arrival_s,input_tokens\n0,1\n", "row 0 has no output length"),
     "no arrival column": ("output_tokens,predicted_tokens\n5,5\n", "no arrival times"),
@@ -180,6 +194,8 @@ BAD_OPTIONS = {
     "negative seconds": (["--seconds-per-token", "-1"], "--seconds-per-token"),
     "NaN seconds": (["--base-seconds", "nan"], "--base-seconds"),
     "negative wait": (["--max-wait-s", "-1"], "--max-wait-s"),
+    "weights of nothing": (["--tenant-weights", "gold=0"], "positive weights"),
+    "fair preemption": (["--tenant-weights", "gold=2", "--policy", "srpt"], "would undo fairness"),
     "no seeds": (["--seeds", "0"], "--seeds"),
     "arrivals of no kind": (["--arrivals", "poison:1"], "expected poisson"),
     "noise of no size": (["--predictor", "lognormal:x"], "expected one of"),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ssjf.core.batching import Batching
     from ssjf.core.types import Policy
     from ssjf.metrics.table import JobTable
-    from ssjf.sim.host import Host, Trace
+    from ssjf.sim.host import Host, LinearHost, StepHost, Trace
     from ssjf.workload.items import WorkItem
 
 BATCHINGS = ("none", "static", "dynamic", "continuous")
@@ -86,7 +86,7 @@ def linear_host(
     seconds_per_token: float,
     seconds_per_input_token: float,
     max_wait_s: float | None,
-) -> "Host":
+) -> "LinearHost":
     """Slots that jobs keep for a time that is linear in their lengths."""
     from ssjf.core.service import LinearServiceModel
     from ssjf.sim.host import LinearHost
@@ -114,7 +114,7 @@ def step_host(
     max_num_batched_tokens: int,
     prefix_hit_fraction: float,
     max_wait_s: float | None,
-) -> "Host":
+) -> "StepHost":
     """An engine with the costs of a file that `ssjf calibrate` wrote.
 
     Without `kv_tokens` its cache holds whatever runs.
@@ -145,6 +145,21 @@ def step_host(
         context_tokens=mean_context_tokens(inputs, outputs),
         max_wait_s=max_wait_s,
     )
+
+
+def parse_weights(text: str) -> dict[str, float]:
+    """Weights of tenants from their text, for example ``gold=3,free=1``."""
+    weights = {}
+    for pair in text.split(","):
+        tenant, equals, value = pair.strip().partition("=")
+        try:
+            weight = float(value)
+        except ValueError:
+            weight = 0.0
+        if not equals or not 0 < weight < math.inf:
+            raise ConfigError(f"--tenant-weights {text!r}: expected NAME=WEIGHT,... with positive weights")
+        weights[tenant] = weight
+    return weights
 
 
 def check_batching(host: "Host", policies: "dict[str, Policy]") -> None:

@@ -1,6 +1,7 @@
 """`ssjf simulate`: one workload, several policies, under virtual time."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from ssjf.core.types import Policy
     from ssjf.metrics.summary import Summary
     from ssjf.metrics.table import JobTable
-    from ssjf.sim.host import Host
+    from ssjf.sim.host import Host, LinearHost, StepHost
     from ssjf.workload.items import WorkItem
 
 
@@ -60,6 +61,9 @@ def simulate(
     ] = None,
     seeds: Annotated[int, typer.Option(help="repetitions, where something is generated")] = 1,
     max_wait_s: Annotated[float | None, typer.Option(help="once a job waited this long, nobody overtakes it")] = None,
+    tenant_weights: Annotated[
+        str | None, typer.Option(help="share out service over tenants: gold=3,free=1; who is not named has 1")
+    ] = None,
     target_model: Annotated[str | None, typer.Option(help="whose lengths, in a file for several models")] = None,
     limit: Annotated[int | None, typer.Option(help="only so many rows of the file")] = None,
     out: Annotated[Path, typer.Option(help="folder for jobs.csv, summary.json and the picture")] = Path("out/simulate"),
@@ -76,7 +80,7 @@ def simulate(
         target_model=target_model,
         limit=limit,
     )
-    host: Host
+    host: LinearHost | StepHost
     if cost_model is None:
         host = scenario.linear_host(
             slots=slots,
@@ -99,6 +103,10 @@ def simulate(
             prefix_hit_fraction=prefix_hit_fraction,
             max_wait_s=max_wait_s,
         )
+    if tenant_weights is not None:
+        host = replace(host, tenant_weights=scenario.parse_weights(tenant_weights))
+        if names := [name for name, policy in policies.items() if getattr(policy, "preemptive", False)]:
+            raise ConfigError(f"policy {names[0]} preempts, which would undo fairness over tenants")
     scenario.check_batching(host, policies)
     runs = _run(
         items,

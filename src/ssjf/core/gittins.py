@@ -24,6 +24,8 @@ class Gittins:
 
     def key(self, job: Job, now: float) -> float:
         """Expected service seconds still to be served."""
+        if not job.attained_s:
+            return _fresh(_quantiles(job))[1]
         spent_s, ended = _quanta(job)[-1]
         return spent_s / ended
 
@@ -41,7 +43,9 @@ class PreemptiveGittins:
 
     def key(self, job: Job, now: float) -> float:
         """Expected service over probability of completion, for the best quantum."""
-        return min([spent_s / ended for spent_s, ended in _quanta(job)])
+        if not job.attained_s:
+            return _fresh(_quantiles(job))[0]
+        return min(spent_s / ended for spent_s, ended in _quanta(job))
 
     def look_again_s(self, job: Job) -> float:
         """When the next quantile is reached: between two, the index of a running job only gets better."""
@@ -89,6 +93,19 @@ def _quanta(job: Job) -> list[tuple[float, float]]:
         at_s, level = next_s, next_level
     quanta.append((spent_s + (1 - level) * last_s, 1 - attained))
     return quanta
+
+
+def _fresh(quantiles: tuple[tuple[float, float], ...]) -> tuple[float, float]:
+    """For a job that has not run yet, which queues ask about most: N ÷ D of the best quantum and the endless one."""
+    at_s = spent_s = _start_s(quantiles)
+    level, best = 0.0, inf
+    for next_level, next_s in quantiles:
+        spent_s += (next_s - at_s) * (1 - (level + next_level) / 2)
+        ratio = spent_s / next_level
+        best = min(best, ratio)
+        at_s, level = next_s, next_level
+    endless = spent_s + (1 - level) * at_s
+    return min(best, endless), endless
 
 
 def _start_s(quantiles: tuple[tuple[float, float], ...]) -> float:

@@ -174,6 +174,8 @@ class Auto:
     _quality: RankingQuality = field(default_factory=RankingQuality, repr=False)
     _num_finished: int = field(default=0, repr=False)
     _boost: History[tuple[float, float]] = field(default_factory=lambda: History((0.001, 1.0)), repr=False)
+    _common_jct_s: float = field(default=0.0, repr=False)
+    _late_jct_s: float = field(default=0.0, repr=False)
     _common_slack: float = field(default=1.0, repr=False)
     _tail_slack: float = field(default=1.0, repr=False)
 
@@ -188,8 +190,8 @@ class Auto:
         shadow, scale = self._shadow, self._quality.scale
         service_s = scale * oldest.predicted_service_s
         jct_s = shadow.wait_of(oldest, now, scale) + service_s
-        common_s = self._common_slack * (shadow.jcts.at(self.common) - jct_s)
-        tail_s = self.stretch * jct_s + self.approach * max(0.0, shadow.jcts.at(0.98) - jct_s)
+        common_s = self._common_slack * (self._common_jct_s - jct_s)
+        tail_s = self.stretch * jct_s + self.approach * max(0.0, self._late_jct_s - jct_s)
         return self.trust * (jct_s + max(common_s, self._tail_slack * tail_s) - service_s)
 
     @property
@@ -226,8 +228,9 @@ class Auto:
         }
 
     def _steer(self, now: float) -> None:
-        """Set γ; and the slack by each quantile's ratio to FCFS's: all of it up to a mark, and less above."""
+        """Set γ and the limits; and the slack by each quantile's ratio to FCFS's: all up to a mark, less above."""
         shadow = self._shadow
+        self._common_jct_s, self._late_jct_s = shadow.jcts.at(self.common), shadow.jcts.at(0.98)
         fcfs_p99_s = shadow.jcts.at(0.99)
         if fcfs_p99_s > 0:
             self._boost.add(now, (self.decay / fcfs_p99_s, self._quality.scale))

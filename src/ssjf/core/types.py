@@ -139,8 +139,8 @@ class SizedPolicy(Policy, Protocol):
 class AdaptivePolicy(Policy, Protocol):
     """A policy that learns from what happens, and may put the oldest waiting job before its order.
 
-    A scheduler keeps a copy of its own of such a policy, so that what one host learned never leaks into another. A class
-    whose limit is always infinite may set ``limits_waits = False``: then no queue asks for it.
+    A scheduler keeps a copy of its own of such a policy, so that what one host learned never leaks into another. A
+    class whose limit is always infinite may set ``limits_waits = False``: then no queue asks for it.
     """
 
     def wait_limit_s(self, oldest: Job, now: float) -> float:

@@ -6,7 +6,7 @@ job knows its prediction, never its length.
 
 import gc
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -96,17 +96,25 @@ class LinearHost:
         batching: when waiting jobs may enter free slots.
         service: seconds that a job keeps its slot.
         max_wait_s: the starvation bound; None for none.
+        tenant_weights: shares of tenants under weighted fairness; None treats all requests alike.
     """
 
     slots: int = 1
     batching: Batching = field(default_factory=Continuous)
     service: LinearServiceModel = field(default_factory=LinearServiceModel)
     max_wait_s: float | None = None
+    tenant_weights: Mapping[str, float] | None = None
 
     def serve(self, jobs: Sequence[tuple[Job, int]], policy: Policy) -> dict[str, float]:
         """See `Host`."""
         seconds = self.service.seconds
-        scheduler = Scheduler(policy, Slots(self.slots), batching=self.batching, max_wait_s=self.max_wait_s)
+        scheduler = Scheduler(
+            policy,
+            Slots(self.slots),
+            batching=self.batching,
+            max_wait_s=self.max_wait_s,
+            tenant_weights=self.tenant_weights,
+        )
         replay([(job, seconds(job.request.num_prompt_tokens, tokens)) for job, tokens in jobs], scheduler)
         return {}
 
@@ -133,6 +141,7 @@ class StepHost:
         limits: of the engine.
         context_tokens: mean context of a running sequence; predicted service seconds are linear with it.
         max_wait_s: the starvation bound; None for none.
+        tenant_weights: shares of tenants under weighted fairness; None treats all requests alike.
     """
 
     slots: int
@@ -140,6 +149,7 @@ class StepHost:
     limits: EngineLimits
     context_tokens: float
     max_wait_s: float | None = None
+    tenant_weights: Mapping[str, float] | None = None
 
     @property
     def batching(self) -> Batching:
@@ -153,7 +163,7 @@ class StepHost:
 
     def serve(self, jobs: Sequence[tuple[Job, int]], policy: Policy) -> dict[str, float]:
         """See `Host`."""
-        scheduler = Scheduler(policy, Slots(self.slots), max_wait_s=self.max_wait_s)
+        scheduler = Scheduler(policy, Slots(self.slots), max_wait_s=self.max_wait_s, tenant_weights=self.tenant_weights)
         run = serve_steps(jobs, scheduler, cost=self.cost, limits=self.limits, service=self.service)
         return {served.job.request.request_id: served.first_token_at for served in run.served}
 
