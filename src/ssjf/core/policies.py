@@ -239,7 +239,7 @@ class Auto:
         p90, p99, worst = (
             shadow.real_jcts.at(level) / max(shadow.jcts.at(level), _TINY_S) for level in (0.9, 0.99, 1.0)
         )
-        self._common_slack = _within(1 + 15 * (1.03 - p90), 0.0, 1.0)
+        self._common_slack = _within(min(1 + 15 * (1.03 - p90), 1 + 25 * (1.04 - p99)), 0.0, 1.0)
         self._tail_slack = _within(min(1 + 30 * (1.025 - p99), 1 + 10 * (1.07 - worst)), 0.0, 2.0)
 
 
