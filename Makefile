@@ -4,13 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt
 
-.PHONY: install demo test lint serve clean
+# vLLM pins other versions than we do, so it has an environment of its own (1.8 GB)
+VLLM_VENV ?= .venv-vllm
+VLLM_BIN := $(VLLM_VENV)/bin
+VLLM_PIP := $(VLLM_BIN)/python -m pip install --disable-pip-version-check --progress-bar on
+
+.PHONY: install demo test test-vllm lint serve clean
 .PHONY: help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo     measure shortest-first against first-come-first-served on this machine (about 5 minutes)"
 	@echo "make test     lint, types and the whole test suite"
+	@echo "make test-vllm  the tests inside a real vLLM, in an environment of its own (1.8 GB)"
 	@echo "make serve    an OpenAI-compatible server with the bundled model on http://127.0.0.1:8080"
 	@echo "make install  the environment with everything for development, training included"
 	@echo "make lint     formatting, style, types and the direction of imports only"
@@ -38,6 +44,14 @@ $(VENV)/.stamp-train: $(VENV)/.stamp-dev
 	@$(PIP) -e '.[engine,plot,parquet,dev,train]'
 	@touch $@
 
+$(VLLM_VENV)/.stamp: constraints-vllm.txt
+	@echo "--- making $(VLLM_VENV) (torch, CPU build: set TORCH_INDEX to the wheel index if yours lacks it)"
+	@$(PYTHON) -m venv $(VLLM_VENV)
+	@$(VLLM_PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints-vllm.txt torch
+	@$(VLLM_PIP) --no-deps -r constraints-vllm.txt
+	@$(VLLM_PIP) --no-deps -e .
+	@touch $@
+
 install: $(VENV)/.stamp-train
 
 # --- the work -------------------------------------------------------------------------------------------------------
@@ -56,5 +70,9 @@ lint: $(VENV)/.stamp-dev
 test: lint
 	@$(BIN)/pytest
 
+# their warnings are not ours
+test-vllm: $(VLLM_VENV)/.stamp
+	@$(VLLM_BIN)/pytest -o filterwarnings= tests/vllm
+
 clean:
-	rm -rf $(VENV) out dist
+	rm -rf $(VENV) $(VLLM_VENV) out dist

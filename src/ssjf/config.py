@@ -1,6 +1,7 @@
 """The settings of `ssjf serve`: flags over environment (`SSJF_...`) over defaults; frozen, strict, no unknown names."""
 
 import os
+from typing import TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -8,6 +9,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from ssjf.errors import ConfigError, did_you_mean
 
 _PREFIX = "SSJF_"
+_PREFIXES = (_PREFIX, "SSJF_VLLM_")
+
+Settings = TypeVar("Settings", bound=BaseSettings)
 
 
 class ServeSettings(BaseSettings):
@@ -40,12 +44,25 @@ def load_settings(**flags: object) -> ServeSettings:
     Raises:
         ConfigError: a value is out of range, or a variable of the environment is no setting; the message names it.
     """
-    known = {_PREFIX + name.upper() for name in ServeSettings.model_fields}
+    return read_settings(ServeSettings, **flags)
+
+
+def read_settings(kind: type[Settings], **flags: object) -> Settings:
+    """Settings of any kind from the flags that were given, the environment, and the defaults.
+
+    Variables are no mistake of this kind's when they begin with another's longer prefix.
+
+    Raises:
+        ConfigError: a value is out of range, or a variable of the environment is no setting; the message names it.
+    """
+    prefix = kind.model_config["env_prefix"]
+    known = {prefix + name.upper() for name in kind.model_fields}
+    others = tuple(other for other in _PREFIXES if other.startswith(prefix) and other != prefix)
     for variable in sorted(os.environ):
-        if variable.startswith(_PREFIX) and variable not in known:
+        if variable.startswith(prefix) and not variable.startswith(others) and variable not in known:
             raise ConfigError(f"environment variable {variable} is no setting; {did_you_mean(variable, known)}")
     try:
-        return ServeSettings(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
+        return kind(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])

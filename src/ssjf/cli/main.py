@@ -20,6 +20,7 @@ from ssjf.cli.reproduce import reproduce
 from ssjf.cli.serve import serve
 from ssjf.cli.simulate import simulate
 from ssjf.cli.train import train
+from ssjf.cli.vllm import vllm
 from ssjf.errors import SSJFError, UserError
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ COMMANDS = (
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(vllm, name="vllm")
 
 
 def main() -> None:

@@ -1,0 +1,36 @@
+"""What became of requests, from vLLM's own books to the front door in the same process.
+
+vLLM finds `FeedbackLogger` by an entry point and makes one in every API server. It does not know who predicted.
+"""
+
+from typing import Any
+
+from vllm.v1.metrics.loggers import StatLoggerBase
+
+from ssjf.integrations.vllm.front.door import Finished, tell
+
+
+class FeedbackLogger(StatLoggerBase):  # type: ignore[misc]  # vLLM is not installed where types are checked
+    """Passes on each finished request's true length and times."""
+
+    def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
+        """Nothing is needed of the configuration."""
+
+    def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
+        """One step of the engine, or of one of its engines."""
+        if iteration_stats is None:
+            return
+        for request in iteration_stats.finished_requests:
+            request_id = getattr(request, "request_id", None)  # older versions do not tell; then nothing is learned
+            if request_id is not None and request.finish_reason.name in ("STOP", "LENGTH"):
+                tell(
+                    Finished(
+                        request_id=request_id,
+                        num_output_tokens=request.num_generation_tokens,
+                        prefill_s=request.prefill_time,
+                        service_s=request.inference_time,
+                    )
+                )
+
+    def log_engine_initialized(self) -> None:
+        """There is nothing to say."""

@@ -1,0 +1,82 @@
+"""The settings inside vLLM: environment (`SSJF_VLLM_...`) over defaults; vLLM has no flags for what it loads.
+
+The processes of one vLLM (API servers, engine) inherit one environment, so they agree.
+"""
+
+import logging
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ssjf.config import read_settings
+from ssjf.core.priority import sortable
+from ssjf.core.service import LinearServiceModel
+from ssjf.core.types import Policy
+from ssjf.errors import ConfigError
+from ssjf.plugins import make_policy
+
+_log = logging.getLogger(__name__)
+
+
+class VLLMSettings(BaseSettings):
+    """What the front door and the scheduler class need to know; each field is an environment variable."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SSJF_VLLM_", frozen=True, extra="forbid", strict=True, allow_inf_nan=False
+    )
+
+    policy: str = Field("auto-static", description="who is served next, as NAME or NAME:CONSTANT=VALUE")
+    predictor: str = Field("ngram", description="front door: name of a predictor or folder of a trained one")
+    tokens_in_priority: bool = Field(
+        default=False,
+        description="both are in use: the front door sends predicted tokens, the scheduler class makes the order",
+    )
+    accept_hints: bool = Field(default=False, description="clients may give the output length of their requests")
+    accept_tiers: bool = Field(default=False, description="the priority that a client sends is its tier, lower first")
+    ignore_max_tokens: bool = Field(
+        default=False, description="predict without the client's max_tokens, for experiments where it is the length"
+    )
+    base_seconds: float = Field(0.0, ge=0, description="service seconds of any request, before its tokens")
+    seconds_per_input_token: float | None = Field(None, ge=0, description="service seconds per prompt token")
+    seconds_per_token: float | None = Field(None, gt=0, description="service seconds per output token")
+    predict_budget_ms: float = Field(20.0, ge=0, description="front door: time a prediction may take")
+    max_body_mb: float = Field(8.0, gt=0, description="front door: larger bodies pass through without a prediction")
+    any_version: bool = Field(default=False, description="try a version of vLLM that is not supported")
+
+    @property
+    def service(self) -> LinearServiceModel | None:
+        """The service model that was given; None where it is to be measured."""
+        if self.seconds_per_token is None or self.seconds_per_input_token is None:
+            return None
+        return LinearServiceModel(self.base_seconds, self.seconds_per_input_token, self.seconds_per_token)
+
+    def make_policy(self) -> Policy:
+        """The policy, in the form that an engine can sort by; says so where it is another than was asked for.
+
+        Raises:
+            UserError: there is no such policy, or no engine can sort by it.
+        """
+        asked = make_policy(self.policy)
+        used = sortable(asked)
+        if used is not asked:
+            _log.warning("policy %s needs a queue of its own; inside vLLM it is auto-static", self.policy)
+        return used
+
+
+def load_settings() -> VLLMSettings:
+    """Settings from the environment and the defaults.
+
+    Raises:
+        ConfigError: a value is out of range or contradicts another, or a variable is no setting; the message names it.
+    """
+    settings = read_settings(VLLMSettings)
+    if (settings.seconds_per_token is None) != (settings.seconds_per_input_token is None):
+        raise ConfigError(
+            "set both SSJF_VLLM_SECONDS_PER_TOKEN and SSJF_VLLM_SECONDS_PER_INPUT_TOKEN, or neither to have them "
+            "measured"
+        )
+    if settings.tokens_in_priority and settings.accept_tiers:
+        raise ConfigError(
+            "SSJF_VLLM_TOKENS_IN_PRIORITY and SSJF_VLLM_ACCEPT_TIERS both want the priority field; set one of them"
+        )
+    return settings
