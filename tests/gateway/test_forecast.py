@@ -35,11 +35,13 @@ class Hanging(WordCount):
 
 
 async def test_a_predictor_that_raises_costs_nobody_anything(make_stack: MakeStack) -> None:
-    async with make_stack(predictor=Broken(), automatic=True) as stack:
+    # with time enough, so that on a slow machine its failures do not count as late
+    async with make_stack(predictor=Broken(), predict_budget_ms=60_000, automatic=True) as stack:
         answers = await asyncio.gather(*(stack.chat(f"request {i}") for i in range(20)))
         assert [status for status, _ in answers] == [200] * 20
-        metrics = await stack.settled(requests_running=0)
-        assert metrics['ssjf_prediction_fallbacks_total{reason="error"}'] > 0
+        await stack.settled(requests_running=0)
+        while (await stack.metrics()).get('ssjf_prediction_fallbacks_total{reason="error"}', 0) == 0:
+            pass
 
 
 async def test_nonsense_is_not_believed(make_stack: MakeStack) -> None:
