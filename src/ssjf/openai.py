@@ -3,6 +3,7 @@
 Only shapes: this module does not know who serves a request, and does no I/O.
 """
 
+import re
 from typing import Any
 
 import orjson
@@ -67,3 +68,17 @@ def render_messages(messages: Any) -> str:
     if len(turns) == 1 and turns[0].get("role") == "user":
         return message_text(turns[0].get("content"))
     return "\n\n".join(f"{m.get('role', '')}: {message_text(m.get('content'))}" for m in turns)
+
+
+_TURN = re.compile(r"(?:\A|\n\n)(system|developer|user|assistant|tool): ")
+
+
+def rendered_turns(prompt: str) -> list[tuple[str, str]]:
+    """The (role, text) pairs of a conversation that `render_messages` wrote; none for a bare prompt.
+
+    Text that itself looks like the beginning of a turn is taken for one.
+    """
+    if not _TURN.match(prompt):
+        return []
+    _, *pieces = _TURN.split(prompt)
+    return list(zip(pieces[::2], pieces[1::2], strict=True))

@@ -9,9 +9,10 @@ from ssjf.cli.prediction.samples import read_samples, sha256_of
 from ssjf.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from ssjf.predict.training import Trained
+    from ssjf.predict.training import Fitter, Trained
 
-_FAMILIES = ("ngram",)
+_ENCODERS = ("proxy", "embedding")  # families that are made from a transformer encoder
+_FAMILIES = ("ngram", "trees", *_ENCODERS)
 
 
 def train(
@@ -19,21 +20,61 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the trained predictor.")],
     family: Annotated[str, typer.Option(help=f"Kind of predictor: {', '.join(_FAMILIES)}.")] = "ngram",
     target_model: Annotated[
-        str | None, typer.Option(help="Whose recorded lengths to learn from a set that has several models'.")
+        str | None, typer.Option(help="Whose recorded lengths to learn from a set that has several models'; or: all.")
     ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="proxy, embedding: folder or Hugging Face name of an encoder, or scratch for a new small one."
+        ),
+    ] = None,
+    formulation: Annotated[
+        str | None, typer.Option(help="proxy, embedding: what to ask the encoder, such as multiclass or listwise.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="proxy: default, or paper for the recipe of the paper.")] = None,
+    truncation: Annotated[
+        str | None, typer.Option(help="proxy, embedding: which tokens of a long text to keep: tail or head-tail.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="proxy, embedding: at most.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="proxy, embedding: samples in a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="proxy, embedding: of the first step.")] = None,
     holdout: Annotated[
         float, typer.Option(min=0.01, max=0.9, help="Share of the prompts to measure on, not to learn from.")
     ] = 0.2,
     seed: Annotated[int, typer.Option(min=0, help="Of the split.")] = 0,
 ) -> None:
-    """Train a predictor of output lengths offline, in seconds, and show how good it is on held-out prompts."""
+    """Train a predictor of output lengths offline and show how good it is on held-out prompts.
+
+    The families proxy and embedding need pip install 'ssjf[train]'. Interrupted, they go on where they were.
+    """
     from rich.console import Console
 
-    from ssjf.predict.artefact import save_predictor
+    from ssjf.predict.artefact import refuse_foreign, save_predictor
     from ssjf.predict.training import train as train_predictor
 
     if family not in _FAMILIES:
         raise ConfigError(f"no family {family!r} to train; {did_you_mean(family, _FAMILIES)}")
+    refuse_foreign(out)
+    given: dict[str, Any] = {
+        name: value
+        for name, value in (
+            ("encoder", encoder),
+            ("formulation", formulation),
+            ("truncation", truncation),
+            ("epochs", epochs),
+            ("batch_size", batch_size),
+            ("learning_rate", learning_rate),
+        )
+        if value is not None
+    }
+    fitter: Fitter | None = None
+    if family in _ENCODERS:
+        fitter = _encoder_fitter(family, preset, given, out)
+    elif given or preset:
+        option = next(iter(given or {"preset": preset})).replace("_", "-")
+        raise ConfigError(f"--{option} is for the families {' and '.join(_ENCODERS)}, not {family}")
+    elif family == "trees":
+        from ssjf.predict.trees.training import fit as fitter
     progress = Console(stderr=True)
     with progress.status("reading") as status:
         samples, skipped = read_samples(data, target_model)
@@ -43,7 +84,7 @@ def train(
             if not progress.is_terminal:
                 progress.print(step)
 
-        trained = train_predictor(samples, holdout=holdout, seed=seed, progress=tell)
+        trained = train_predictor(samples, fitter, holdout=holdout, seed=seed, progress=tell)
         save_predictor(
             trained.predictor,
             out,
@@ -62,6 +103,14 @@ def train(
             },
         )
     _show(trained, skipped, out)
+
+
+def _encoder_fitter(family: str, preset: str | None, given: dict[str, Any], out: Path) -> "Fitter":
+    try:
+        from ssjf.predict.proxy.training import fitter
+    except ImportError as error:
+        raise ConfigError(f"training {family} needs {error.name}: pip install 'ssjf[train]'") from None
+    return fitter(family, preset, given, checkpoints=out.with_name(f"{out.name}.checkpoints"))
 
 
 def _show(trained: "Trained", skipped: int, out: Path) -> None:

@@ -1,7 +1,9 @@
 """Predictors on disk: one folder with `card.json`, for people and for checks, and `weights.npz`.
 
 The card names the family; its class is found through the entry points `ssjf.predictors` and rebuilds the predictor
-from arrays and JSON alone: nothing in the folder is ever executed. This module does not know what the arrays mean.
+from arrays and JSON alone: nothing in the folder is ever executed. An array of bytes whose name has a suffix, such as
+``tokenizer.json``, lies in the folder as the file of that name, for other tools to read. This module does not know
+what the arrays mean.
 """
 
 import hashlib
@@ -32,7 +34,7 @@ class Saveable(Predictor, Protocol):
         ...
 
     def state(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        """Everything learned, as arrays and as JSON."""
+        """Everything learned, as arrays and as JSON. Arrays named like a file hold its bytes (uint8)."""
         ...
 
 
@@ -48,6 +50,7 @@ def save_predictor(predictor: Saveable, folder: Path, about: Mapping[str, Any] |
         ArtefactError: the folder holds other files, or cannot be written.
     """
     arrays, state = predictor.state()
+    files = {name: arrays.pop(name).tobytes() for name in list(arrays) if "." in name}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # the stub takes the names for its own keywords
     weights = buffer.getvalue()
@@ -58,16 +61,26 @@ def save_predictor(predictor: Saveable, folder: Path, about: Mapping[str, Any] |
         **(about or {}),
         "state": state,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        **({"files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}} if files else {}),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()) and not (folder / CARD).exists():
-            raise ArtefactError(f"{folder} holds other files; name a new or empty folder")
-        # the card comes last: a folder that was half written fails the check of its weights
-        _replace(folder / WEIGHTS, weights)
-        _replace(folder / CARD, json.dumps(card, indent=2).encode() + b"\n")
+        refuse_foreign(folder)
+        # the card comes last: a folder that was half written fails the checks
+        for name, content in {**files, WEIGHTS: weights, CARD: json.dumps(card, indent=2).encode() + b"\n"}.items():
+            _replace(folder / name, content)
     except OSError as error:
         raise ArtefactError(f"cannot write {folder}: {error.strerror or error}") from None
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Find out before a long training that its result could not be saved there.
+
+    Raises:
+        ArtefactError: the folder holds other files.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / CARD).exists():
+        raise ArtefactError(f"{folder} holds other files; name a new or empty folder")
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -102,16 +115,15 @@ def read_predictor(folder: Path) -> Predictor:
         ArtefactError: the folder is damaged, foreign or of another version.
     """
     card = read_card(folder)
+    files = card.get("files", {})
+    if not isinstance(files, dict) or any(Path(name).name != name for name in files):
+        raise ArtefactError(f"{folder} is damaged: {CARD} does not list plain files")
     try:
-        content = (folder / WEIGHTS).read_bytes()
-    except OSError as error:
-        raise ArtefactError(f"{folder} is damaged: {WEIGHTS}: {error.strerror or error}") from None
-    if hashlib.sha256(content).hexdigest() != card.get("weights_sha256"):
-        raise ArtefactError(f"{folder} is damaged: {WEIGHTS} and {CARD} do not belong together")
-    try:
+        content = _read(folder / WEIGHTS, card.get("weights_sha256"))
         family = find(PREDICTORS, str(card.get("family")))
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
+        arrays |= {name: np.frombuffer(_read(folder / name, digest), np.uint8) for name, digest in files.items()}
         predictor: Predictor = family.restore(arrays, card["state"])
     except PluginError as error:
         raise ArtefactError(f"{folder} is of an unknown family: {error}") from None
@@ -120,6 +132,17 @@ def read_predictor(folder: Path) -> Predictor:
     except (AttributeError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ArtefactError(f"{folder} is damaged: {error!r}") from None
     return predictor
+
+
+def _read(path: Path, digest: object) -> bytes:
+    """A file's bytes, if they are those that the card vouches for."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ArtefactError(f"is damaged: {path.name}: {error.strerror or error}") from None
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ArtefactError(f"is damaged: {path.name} and {CARD} do not belong together")
+    return content
 
 
 def load_predictor(name_or_path: str) -> Predictor:

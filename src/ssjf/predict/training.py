@@ -1,4 +1,4 @@
-"""Offline training of the n-gram predictor: split, fit, measure.
+"""Offline training: split, fit, measure; and how the n-gram predictor is fitted.
 
 Deterministic for a seed. This module reads no files and knows no workload format.
 """
@@ -6,19 +6,22 @@ Deterministic for a seed. This module reads no files and knows no workload forma
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ssjf.core.types import Request
 from ssjf.errors import DataError
+from ssjf.openai import rendered_turns
 from ssjf.predict import features
+from ssjf.predict.artefact import Saveable
+from ssjf.predict.base import Predictor
 from ssjf.predict.evaluation import evaluate
 from ssjf.predict.linear import RidgeProblem, Weights
 from ssjf.predict.ngram import NUM_ERRORS, NgramPredictor, Target
 
 MIN_PROMPTS = 20
-"""Distinct prompts below which a split says nothing."""
+"""Distinct prompts, or conversations, below which a split says nothing."""
 
 _PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 _VALIDATION = 0.125  # share of the prompts that choose the penalty and measure the spread
@@ -48,20 +51,34 @@ class Trained:
         metrics_by_model: the same for each target model.
     """
 
-    predictor: NgramPredictor
+    predictor: Saveable
     settings: dict[str, Any]
     split: dict[str, Any]
     metrics: dict[str, float | None]
     metrics_by_model: dict[str, dict[str, float | None]]
 
 
+class Fitter(Protocol):
+    """A way to make a predictor from samples, as `fit` is one."""
+
+    def __call__(self, samples: Sequence[Sample], *, seed: int, progress: Progress) -> tuple[Saveable, dict[str, Any]]:
+        """The predictor, and the settings that were given or chosen."""
+        ...
+
+
 def train(
-    samples: Sequence[Sample], *, holdout: float = 0.2, seed: int = 0, progress: Progress = lambda _: None
+    samples: Sequence[Sample],
+    fitter: Fitter | None = None,
+    *,
+    holdout: float = 0.2,
+    seed: int = 0,
+    progress: Progress = lambda _: None,
 ) -> Trained:
     """Fit on a part of the prompts and measure on the rest.
 
     Args:
         samples: prompts and lengths; repeated prompts and several target models are fine.
+        fitter: how to fit; the n-gram predictor's way if None.
         holdout: share of the distinct prompts to measure on, between 0 and 1, both excluded.
         seed: of the split.
         progress: told in a few words what happens next.
@@ -69,13 +86,13 @@ def train(
     Raises:
         DataError: there is too little to learn from.
     """
-    num_prompts = len({sample.prompt for sample in samples})
+    num_prompts = len({opening(sample.prompt) for sample in samples})
     if num_prompts < MIN_PROMPTS:
         raise DataError(f"{num_prompts} distinct prompts with a length are too few: {MIN_PROMPTS} at least")
     if len({sample.num_output_tokens for sample in samples}) == 1:
         raise DataError("every answer has the same length: nothing to learn (the predictor 'constant' will do)")
     training, held_out = split_by_prompt(samples, share=holdout, seed=seed)
-    predictor, settings = fit(training, seed=seed, progress=progress)
+    predictor, settings = (fitter or fit)(training, seed=seed, progress=progress)
     progress(f"measuring on {len(held_out)} held-out samples")
     by_model = defaultdict(list)
     for sample in held_out:
@@ -89,7 +106,7 @@ def train(
     )
 
 
-def measure(predictor: NgramPredictor, samples: Sequence[Sample]) -> dict[str, float | None]:
+def measure(predictor: Predictor, samples: Sequence[Sample]) -> dict[str, float | None]:
     """The predictor's metrics on some samples, without learning from them."""
     predictions = predictor.predict([as_request(sample) for sample in samples])
     return evaluate(predictions, [sample.num_output_tokens for sample in samples])
@@ -101,14 +118,24 @@ def as_request(sample: Sample) -> Request:
 
 
 def split_by_prompt(samples: Sequence[Sample], *, share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """Set aside the samples of a share of the distinct prompts; all samples of a prompt stay together."""
-    prompts = sorted({sample.prompt for sample in samples})
-    order = np.random.default_rng(seed).permutation(len(prompts))
-    apart = {prompts[i] for i in order[: max(1, round(share * len(prompts)))]}
+    """Set aside the samples of a share of the distinct prompts; all samples of a prompt stay together.
+
+    So do the turns of a conversation, and all conversations that begin alike.
+    """
+    openings = [opening(sample.prompt) for sample in samples]
+    distinct = sorted(set(openings))
+    order = np.random.default_rng(seed).permutation(len(distinct))
+    apart = {distinct[i] for i in order[: max(1, round(share * len(distinct)))]}
+    pairs = list(zip(samples, openings, strict=True))
     return (
-        [sample for sample in samples if sample.prompt not in apart],
-        [sample for sample in samples if sample.prompt in apart],
+        [sample for sample, its_opening in pairs if its_opening not in apart],
+        [sample for sample, its_opening in pairs if its_opening in apart],
     )
+
+
+def opening(prompt: str) -> str:
+    """What a conversation began with: its first message of a user. Of a bare prompt: the prompt."""
+    return next((text for role, text in rendered_turns(prompt) if role == "user"), prompt)
 
 
 def fit(

@@ -1,0 +1,1 @@
+"""Prediction by a transformer encoder: fine-tuned (`proxy`), or frozen under a linear head (`embedding`)."""
