@@ -2,27 +2,30 @@ import pytest
 
 from ssjf.core.capacity import Slots
 from ssjf.core.service import LinearServiceModel, MeasuredServiceModel
+from ssjf.core.types import Job, Request
+
+JOB = Job(Request(request_id="any", arrival_time=0.0))
 
 
 def test_slots_fit_until_all_are_taken() -> None:
     slots = Slots(2)
-    slots.take()
+    slots.take(JOB, 0.0)
     assert slots.fits()
-    slots.take()
+    slots.take(JOB, 0.0)
     assert not slots.fits()
-    slots.release()
+    slots.release(JOB)
     assert slots.fits()
 
 
 def test_slots_that_shrink_below_what_runs_let_nobody_in_until_enough_have_left() -> None:
     slots = Slots(3)
     for _ in range(3):
-        slots.take()
+        slots.take(JOB, 0.0)
     slots.resize(1)
     for _ in range(2):
-        slots.release()
+        slots.release(JOB)
         assert not slots.fits()
-    slots.release()
+    slots.release(JOB)
     assert slots.fits()
 
 

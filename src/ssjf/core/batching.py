@@ -7,7 +7,7 @@ Four settings of one idea, as in the SSJF paper: `none` (continuous with one slo
 from dataclasses import dataclass
 from typing import Protocol
 
-from ssjf.core.capacity import Slots
+from ssjf.core.capacity import Capacity
 
 
 class Waiting(Protocol):
@@ -31,11 +31,11 @@ class Batching(Protocol):
 
     ends_together: bool
 
-    def room(self, waiting: Waiting, slots: Slots, now: float) -> int:
+    def room(self, waiting: Waiting, slots: Capacity, now: float) -> int:
         """How many waiting jobs may enter now; may be more than wait."""
         ...
 
-    def wakeup(self, waiting: Waiting, slots: Slots) -> float | None:
+    def wakeup(self, waiting: Waiting, slots: Capacity) -> float | None:
         """When `room` changes by the passing of time alone; None when it does not."""
         ...
 
@@ -46,11 +46,11 @@ class Continuous:
 
     ends_together = False
 
-    def room(self, waiting: Waiting, slots: Slots, now: float) -> int:
+    def room(self, waiting: Waiting, slots: Capacity, now: float) -> int:
         """Every free slot."""
         return slots.total - slots.taken
 
-    def wakeup(self, waiting: Waiting, slots: Slots) -> float | None:
+    def wakeup(self, waiting: Waiting, slots: Capacity) -> float | None:
         """Never: only arrivals and completions matter."""
         return None
 
@@ -61,11 +61,11 @@ class Static:
 
     ends_together = True
 
-    def room(self, waiting: Waiting, slots: Slots, now: float) -> int:
+    def room(self, waiting: Waiting, slots: Capacity, now: float) -> int:
         """All slots of an idle server, none of a busy one."""
         return 0 if slots.taken else slots.total
 
-    def wakeup(self, waiting: Waiting, slots: Slots) -> float | None:
+    def wakeup(self, waiting: Waiting, slots: Capacity) -> float | None:
         """Never: only arrivals and completions matter."""
         return None
 
@@ -86,14 +86,14 @@ class Dynamic:
         if not 0 <= self.batch_wait_s < float("inf"):
             raise ValueError(f"batch_wait_s must be a finite number of at least 0, not {self.batch_wait_s}")
 
-    def room(self, waiting: Waiting, slots: Slots, now: float) -> int:
+    def room(self, waiting: Waiting, slots: Capacity, now: float) -> int:
         """All slots of an idle server once enough jobs wait, or the oldest has waited its time."""
         starts_at = self.wakeup(waiting, slots)
         if slots.taken or not waiting or (starts_at is not None and now < starts_at):
             return 0
         return slots.total
 
-    def wakeup(self, waiting: Waiting, slots: Slots) -> float | None:
+    def wakeup(self, waiting: Waiting, slots: Capacity) -> float | None:
         """When the time-out of a batch that is not full runs out."""
         if slots.taken or not 0 < len(waiting) < slots.total:
             return None

@@ -1,5 +1,36 @@
 """What a host has room for."""
 
+from typing import Protocol
+
+from ssjf.core.types import Job
+
+
+class Capacity(Protocol):
+    """Places for running jobs, as a scheduler asks for them.
+
+    Attributes:
+        total: how many jobs run at once.
+        taken: how many do.
+    """
+
+    @property
+    def total(self) -> int: ...  # noqa: D102
+
+    @property
+    def taken(self) -> int: ...  # noqa: D102
+
+    def fits(self) -> bool:
+        """Whether one more job may run."""
+        ...
+
+    def take(self, job: Job, now: float) -> None:
+        """Give the job a place, which `fits` promised."""
+        ...
+
+    def release(self, job: Job) -> None:
+        """The job gives its place back."""
+        ...
+
 
 class Slots:
     """A number of places, each taken by one running job.
@@ -24,12 +55,12 @@ class Slots:
         """Whether one more job may run."""
         return self.taken < self.total
 
-    def take(self) -> None:
+    def take(self, job: Job, now: float) -> None:
         """Occupy a place that `fits` promised."""
         assert self.taken < self.total
         self.taken += 1
 
-    def release(self) -> None:
+    def release(self, job: Job) -> None:
         """Give a place back."""
         assert self.taken > 0
         self.taken -= 1

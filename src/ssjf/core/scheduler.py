@@ -13,7 +13,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 
 from ssjf.core.batching import Batching, Continuous
-from ssjf.core.capacity import Slots
+from ssjf.core.capacity import Capacity
 from ssjf.core.fairness import FairQueue, TenantCounters
 from ssjf.core.queue import WaitingQueue
 from ssjf.core.types import AdaptivePolicy, Job, Policy, Status
@@ -38,7 +38,7 @@ class Scheduler:
     def __init__(
         self,
         policy: Policy,
-        slots: Slots,
+        slots: Capacity,
         *,
         batching: Batching = _CONTINUOUS,
         max_waiting: int | None = None,
@@ -96,7 +96,7 @@ class Scheduler:
         room = min(len(waiting), self.batching.room(waiting, slots, now))
         for _ in range(room if limit is None else min(room, limit)):
             job = waiting.pop(now)
-            slots.take()
+            slots.take(job, now)
             job.status = Status.RUNNING
             self.running[job.request.request_id] = job
             admitted.append(job)
@@ -135,7 +135,7 @@ class Scheduler:
             KeyError: no job of that id is running.
         """
         job = self.running.pop(request_id)
-        self.slots.release()
+        self.slots.release(job)
         job.status = Status.WAITING
         if self._counters is not None:
             self._counters.returned(job)
@@ -209,7 +209,7 @@ class Scheduler:
 
     def _leave(self, job: Job, status: Status, now: float) -> Job:
         del self.running[job.request.request_id]
-        self.slots.release()
+        self.slots.release(job)
         job.status = status
         job.finished_at = now
         assert job.started_at is not None
