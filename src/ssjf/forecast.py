@@ -53,7 +53,7 @@ class Forecaster:
 
     def __init__(self, predictor: Predictor, *, budget_s: float, on_failure: Callable[[str], None]) -> None:
         self._predictor = predictor
-        self._budget_s = budget_s
+        self.budget_s = budget_s
         self._on_failure = on_failure
         self._questions: deque[_Question] = deque()
         self._lessons: deque[tuple[Request, int]] = deque(maxlen=_MAX_PENDING)
@@ -75,7 +75,7 @@ class Forecaster:
             self._on_failure("late")
             return
         question = _Question(request, deliver)
-        asyncio.get_running_loop().call_later(self._budget_s, self._look_at_the_clock, question)
+        asyncio.get_running_loop().call_later(self.budget_s, self._look_at_the_clock, question)
         self._questions.append(question)
         self._wake()
 

@@ -88,6 +88,15 @@ def test_an_engine_that_comes_to_run_more_is_followed_and_the_maximum_holds() ->
     assert limit.limit == 10
 
 
+def test_what_the_engine_says_is_not_doubled_but_still_probed() -> None:
+    limit = ConcurrencyLimit()
+    limit.told(7)
+    limit.counted(num_queued=0, in_flight=7, backlog=True, now=1.0)
+    assert limit.limit == 8
+    limit.counted(num_queued=0, in_flight=8, backlog=True, now=2.0)
+    assert limit.limit == 8
+
+
 def test_the_limit_never_falls_below_one() -> None:
     limit = ConcurrencyLimit(initial=1)
     for now in range(4):

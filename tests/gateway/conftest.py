@@ -13,7 +13,7 @@ import uvicorn
 
 from ssjf.config import ServeSettings
 from ssjf.core.types import Prediction, Request
-from ssjf.gateway.app import Gateway, make_app
+from ssjf.gateway.http.app import Gateway, make_app
 from ssjf.gateway.serve import running_gateway
 from ssjf.plugins import make_policy
 from ssjf.predict.base import Predictor
@@ -94,7 +94,7 @@ def make_stack() -> MakeStack:
         *, predictor: Predictor | None = None, automatic: bool = False, shadow: str | None = None, **settings: Any
     ) -> AsyncIterator[Stack]:
         async with FakeEngine(automatic=automatic).running() as engine:
-            options = ServeSettings(**({"backend": engine.url, "slots": 1, "policy": "ssjf"} | settings))
+            options = ServeSettings(**({"backend": [engine.url], "slots": 1, "policy": "ssjf"} | settings))
             async with (
                 running_gateway(
                     options,

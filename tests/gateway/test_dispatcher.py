@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from ssjf.core.capacity import Slots
 from ssjf.core.replay import replay
 from ssjf.core.scheduler import Scheduler
-from ssjf.core.service import LinearServiceModel
+from ssjf.core.servers import Server
+from ssjf.core.service import MeasuredServiceModel
 from ssjf.core.types import Job, Outcome, Prediction, Request
 from ssjf.errors import QueueFull
+from ssjf.forecast import Forecaster
 from ssjf.gateway.dispatcher import Dispatcher, Exchange
-from ssjf.gateway.forecast import Forecaster
-from ssjf.gateway.incoming import Incoming
+from ssjf.gateway.http.incoming import Incoming
 from ssjf.gateway.telemetry import Telemetry
 from ssjf.plugins import make_policy
 from tests.gateway.conftest import WordCount
@@ -29,16 +30,29 @@ class Bench:
     def __init__(self, *, policy: str = "ssjf", slots: int = 1, **limits: Any) -> None:
         self.now = 0.0
         self.telemetry = Telemetry()
-        self.scheduler = Scheduler(make_policy(policy), Slots(slots), **limits)
+        self.server = Server("one", slots)
         forecaster = Forecaster(WordCount(), budget_s=1.0, on_failure=self.telemetry.fallback)
-        self.dispatcher = Dispatcher(self.scheduler, forecaster, self.telemetry, clock=lambda: self.now)
+        self.dispatcher = Dispatcher(
+            lambda servers: Scheduler(make_policy(policy), servers, **limits),
+            forecaster,
+            self.telemetry,
+            clock=lambda: self.now,
+        )
+
+    def open_again(self) -> None:
+        self.server.open = True
+        self.dispatcher.pump()
+
+    @property
+    def scheduler(self) -> Scheduler:
+        return self.dispatcher.lanes[0].scheduler
 
     def submit(self, name: str, *, hint: float) -> Exchange:
         request = Request(request_id=name, num_prompt_tokens=1, arrival_time=self.now)
         incoming = Incoming(
             request=request, path="", body=b"", stream=False, usage_wanted=False, hint=hint, single=True
         )
-        return self.dispatcher.submit(incoming)
+        return self.dispatcher.submit(incoming, [self.server])
 
     def finish(self, exchange: Exchange, *, num_output_tokens: int | None = None) -> None:
         exchange.num_output_tokens = num_output_tokens
@@ -81,17 +95,17 @@ def test_one_workload_has_one_order_of_service_in_simulation_and_gateway(
         while coming or ends:
             bench.now = min(ends[0][0] if ends else float("inf"), coming[0][1][0] if coming else float("inf"))
             # at one instant: completions, then arrivals, then dispatch, as in the simulator
-            bench.dispatcher.hold()
+            bench.server.open = False
             while ends and ends[0][0] == bench.now:
                 bench.finish(heappop(ends)[2])
             while coming and coming[0][1][0] == bench.now:
                 index, (_, hint, service_s) = coming.pop(0)
                 live[str(index)] = bench.submit(str(index), hint=hint), service_s
-            bench.dispatcher.resume()
+            bench.open_again()
             see_who_started()
         return order
 
-    model = Bench().dispatcher._model
+    model = MeasuredServiceModel().model()
     jobs = [
         (
             Job(
@@ -146,7 +160,7 @@ def test_every_accepted_request_has_exactly_one_outcome_and_no_slot_leaks(
             expected["failed"] += 1
         assert {name: count for name, count in bench.outcomes().items() if count} == dict(expected)
         assert sum(expected.values()) == accepted
-        assert bench.scheduler.slots.taken == 0
+        assert bench.server.num_running == 0
         await bench.dispatcher.wait_until_idle()
 
     asyncio.run(run())
@@ -175,18 +189,12 @@ async def test_while_the_engine_is_away_nobody_enters_and_who_was_put_back_keeps
     first = bench.submit("first", hint=1)
     bench.now = 1.0
     second = bench.submit("second", hint=1)
-    bench.dispatcher.hold()
+    bench.server.open = False
     bench.dispatcher.put_back(first)
     assert not first.admitted.done()
-    assert bench.scheduler.slots.taken == 0
+    assert bench.server.num_running == 0
     bench.now = 5.0
-    bench.dispatcher.resume()
+    bench.open_again()
     assert first.admitted.done()
     assert first.queued_s == 5.0
     assert not second.admitted.done()
-
-
-def test_the_prior_speed_is_linear_without_a_base() -> None:
-    assert Bench().dispatcher._model == LinearServiceModel(
-        base_s=0.0, per_input_token_s=0.0002, per_output_token_s=0.02
-    )

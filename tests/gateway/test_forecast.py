@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 
 from ssjf.core.types import Prediction, Request
-from ssjf.gateway.forecast import Forecaster
+from ssjf.forecast import Forecaster
 from tests.gateway.conftest import MakeStack, WordCount
 
 
@@ -124,7 +124,7 @@ async def test_a_predictor_that_hangs_collects_no_prompts_without_end() -> None:
 HANGS_FOR_EVER = """
 import asyncio, threading
 from ssjf.core.types import Request
-from ssjf.gateway.forecast import Forecaster
+from ssjf.forecast import Forecaster
 class Hanging:
     def predict(self, requests):
         started.set()

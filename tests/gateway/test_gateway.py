@@ -196,10 +196,10 @@ async def test_a_stream_that_breaks_ends_with_an_error_event(make_stack: MakeSta
         assert metrics['ssjf_requests_total{outcome="failed"}'] == 1
 
 
-async def test_an_engine_that_is_down_is_a_502_and_healthz_says_so(make_stack: MakeStack) -> None:
-    async with make_stack(backend="http://127.0.0.1:9") as stack:
+async def test_an_engine_that_is_down_is_a_503_and_healthz_says_so(make_stack: MakeStack) -> None:
+    async with make_stack(backend=["http://127.0.0.1:9"]) as stack:
         async with stack.post() as response:
-            assert response.status == 502
+            assert response.status == 503
             assert (await response.json())["error"]["type"] == "api_error"
         async with stack.session.get(f"{stack.url}/healthz") as response:
             assert response.status == 503
@@ -252,6 +252,7 @@ async def test_metrics_show_what_the_default_policy_goes_by(make_stack: MakeStac
         await asyncio.gather(*(stack.chat("one two three") for _ in range(30)))
         metrics = await stack.settled(requests_running=0)
         # every answer is as long as every other: there is nothing to rank, and nothing is trusted
-        assert 0 <= metrics['ssjf_policy_state{name="trust"}'] <= 1
-        assert 0 <= metrics['ssjf_policy_state{name="concordance"}'] <= 1
-        assert metrics['ssjf_policy_state{name="prediction_scale"}'] > 0
+        (name,) = (member.name for member in stack.gateway.pool.members)
+        assert 0 <= metrics[f'ssjf_policy_state{{backends="{name}",name="trust"}}'] <= 1
+        assert 0 <= metrics[f'ssjf_policy_state{{backends="{name}",name="concordance"}}'] <= 1
+        assert metrics[f'ssjf_policy_state{{backends="{name}",name="prediction_scale"}}'] > 0

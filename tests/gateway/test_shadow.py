@@ -36,7 +36,7 @@ async def test_the_estimate_is_what_pencil_and_paper_give(
     max_wait_s: float | None, other_jct_s: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     reported: asyncio.Future[Estimate] = asyncio.get_running_loop().create_future()
-    shadow = Shadow(FCFS, SSJF, num_slots=1, max_wait_s=max_wait_s, report=reported.set_result)
+    shadow = Shadow(FCFS, SSJF, num_slots=lambda: 1, max_wait_s=max_wait_s, report=reported.set_result)
     with caplog.at_level(logging.INFO):
         await fill(shadow)
         estimate = await reported
@@ -49,7 +49,7 @@ async def test_the_estimate_is_what_pencil_and_paper_give(
 
 
 async def test_prompts_are_not_kept() -> None:
-    shadow = Shadow(FCFS, SSJF, num_slots=1, max_wait_s=None, report=lambda _: None)
+    shadow = Shadow(FCFS, SSJF, num_slots=lambda: 1, max_wait_s=None, report=lambda _: None)
     shadow.add(job("a", num_output_tokens=1), 1.0, MODEL)
     assert shadow._served[0].request.prompt == ""
     await shadow.close()

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from ssjf.core.service import LinearServiceModel
+from ssjf.core.service import LinearServiceModel, MeasuredServiceModel
 from ssjf.core.types import Prediction, Request
+from ssjf.forecast import Forecaster
 from ssjf.gateway.dispatcher import Exchange
-from ssjf.gateway.forecast import Forecaster
 from tests.gateway.conftest import MakeStack, WordCount
 from tests.gateway.test_dispatcher import Bench
 
@@ -31,16 +31,16 @@ async def test_a_prediction_that_comes_late_brings_its_quantiles_and_the_measure
     assert waits.job.service_quantiles == ()
     bench.dispatcher._predicted(waits, Prediction(120.0, SPREAD))
     bench.submit("third", hint=1000)
-    before = bench.dispatcher._model
+    before = MeasuredServiceModel().model()
     assert_valued_by(waits, before)
     bench.now = 1.0
     third = bench.submit("fourth", hint=5)
     bench.dispatcher._predicted(third, Prediction(5.0, ((0.5, 5.0), (0.9, 9.0))))
     bench.finish(first, num_output_tokens=5)  # ten times as slow as was assumed
-    assert bench.dispatcher._model.per_output_token_s > 2 * before.per_output_token_s
+    assert bench.dispatcher.lanes[0].model.per_output_token_s > 2 * before.per_output_token_s
     for exchange in bench.dispatcher._live.values():
         if not exchange.admitted.done():
-            assert_valued_by(exchange, bench.dispatcher._model)
+            assert_valued_by(exchange, bench.dispatcher.lanes[0].model)
 
 
 async def test_by_gittins_the_lower_mean_goes_first_and_not_the_lower_point() -> None:

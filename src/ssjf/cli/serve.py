@@ -22,11 +22,15 @@ def _help(name: str) -> str:
 
 def serve(
     *,
-    backend: Annotated[str | None, typer.Option(help=_help("backend"))] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with these and further settings; see ssjf config check.")
+    ] = None,
+    backend: Annotated[list[str] | None, typer.Option(help=_help("backend"))] = None,
     model: Annotated[str | None, typer.Option(help=_help("model"))] = None,
     policy: Annotated[str | None, typer.Option(help=_help("policy"))] = None,
     shadow: Annotated[str | None, typer.Option(help=_help("shadow"))] = None,
-    slots: Annotated[int | None, typer.Option(help=_help("slots"))] = None,
+    slots: Annotated[str | None, typer.Option(metavar="N|auto", help=_help("slots"))] = None,
+    mode: Annotated[str | None, typer.Option(help=_help("mode"))] = None,
     host: Annotated[str | None, typer.Option(help=_help("host"))] = None,
     port: Annotated[int | None, typer.Option(help=_help("port"))] = None,
     predictor: Annotated[str | None, typer.Option(help=_help("predictor"))] = None,
@@ -44,8 +48,9 @@ def serve(
 
     Every option can also be set in the environment, for example SSJF_POLICY=ssjf.
     """
-    settings = load_settings(**locals())
-    if settings.backend is not None and settings.model is not None:
+    flags = {name: value for name, value in locals().items() if name != "config" and value != []}
+    settings = load_settings(config, **flags)
+    if settings.engines() and settings.model is not None:
         raise ConfigError("--model is for the embedded engine; with --backend the engine has its own")
 
     from ssjf.gateway import serve as gateway
@@ -57,7 +62,7 @@ def serve(
         policy=_policy(settings.policy),
         shadow=None if settings.shadow is None else _policy(settings.shadow),
         predictor=load_predictor(settings.predictor),
-        engine_command=_engine_command(settings) if settings.backend is None else None,
+        engine_command=None if settings.engines() else _engine_command(settings),
     )
     raise typer.Exit(code)
 

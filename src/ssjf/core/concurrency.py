@@ -47,6 +47,11 @@ class ConcurrencyLimit:
         self._first_tokens: deque[float] = deque(maxlen=_RECENT)
         self._baseline: deque[float] = deque(maxlen=_BASELINE)
 
+    def told(self, limit: int) -> None:
+        """The engine said how many it runs at once."""
+        self.limit = limit
+        self._met = True
+
     def counted(self, *, num_queued: int, in_flight: int, backlog: bool, now: float) -> None:
         """The engine told how many requests wait in its own queue.
 

@@ -26,7 +26,8 @@ class Scheduler:
     """The state machine that every host with a queue of its own drives.
 
     Args:
-        policy: the order of service; of one that learns the scheduler keeps a copy of its own, `adaptive`.
+        policy: the order of service; of one that learns the scheduler keeps a copy of its own, `adaptive`. The one in
+            use is `policy`.
         slots: the room for running jobs; the host may resize it at any time.
         batching: when waiting jobs may enter free slots.
         max_waiting: how many jobs may wait before `add` rejects; None for no limit.
@@ -48,13 +49,14 @@ class Scheduler:
         self.slots = slots
         self.batching = batching
         self.adaptive = copy.deepcopy(policy) if isinstance(policy, AdaptivePolicy) else None
+        self.policy: Policy = self.adaptive or policy
         self._counters = None if tenant_weights is None else TenantCounters(tenant_weights)
         if self._counters is not None and getattr(policy, "preemptive", False):
             raise ValueError("fairness over tenants and a policy that preempts would undo one another")
         self.waiting: WaitingQueue | FairQueue = (
-            WaitingQueue(self.adaptive or policy, max_wait_s=max_wait_s)
+            WaitingQueue(self.policy, max_wait_s=max_wait_s)
             if self._counters is None
-            else FairQueue(self.adaptive or policy, self._counters, max_wait_s=max_wait_s)
+            else FairQueue(self.policy, self._counters, max_wait_s=max_wait_s)
         )
         self.running: dict[str, Job] = {}
         self.preemptive: bool = getattr(policy, "preemptive", False)

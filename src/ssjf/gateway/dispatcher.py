@@ -3,23 +3,35 @@
 Law of this file: `pump` is synchronous. Nothing is awaited between a decision and the change of state that it asks
 for, so there are no locks, and every accepted exchange ends in exactly one outcome.
 
+Requests that may go to the same servers wait in one queue, a *lane*, in the order of one policy. Lanes that share a
+server take turns.
+
 The dispatcher does not know HTTP, bodies or backends.
 """
 
 import asyncio
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil, inf
 
+from ssjf.core.priority import PriorityMap
 from ssjf.core.scheduler import Scheduler
+from ssjf.core.servers import Server, Servers
 from ssjf.core.service import LinearServiceModel, MeasuredServiceModel
 from ssjf.core.types import Job, Outcome, Prediction, Status
-from ssjf.gateway.forecast import Forecaster
-from ssjf.gateway.incoming import Incoming
+from ssjf.errors import QueueFull
+from ssjf.forecast import Forecaster
+from ssjf.gateway import clock as gateway_clock
+from ssjf.gateway.http.incoming import Incoming
 from ssjf.gateway.shadow import Shadow
 from ssjf.gateway.telemetry import Telemetry
 
 _DRIFT = 1.1  # when measured seconds per token have changed by this factor, those who wait are valued anew
+_RETRY_SHARE = 0.1  # of the work that waits: when so much is done, it is worth trying again
+_MIN_RETRY_S, _MAX_RETRY_S = 1, 60
+
+Listener = Callable[["Exchange", Outcome, float], None]
+"""Hears of each exchange that has ended, with its outcome and the time; must not raise."""
 
 
 @dataclass(slots=True, eq=False)
@@ -29,115 +41,197 @@ class Exchange:
     Attributes:
         incoming: what was asked.
         job: its place in the scheduler.
-        admitted: done when its slot is free.
+        lane: where it waits or waited.
+        admitted: done when its slot is free; with None, or with why it never will be.
+        server: where it runs or ran last; None before.
+        priority: what to tell an engine that orders by priorities; None where it does not.
+        in_flight: requests at its server when it came there, itself included.
+        dispatched_at: when it was sent to its server last.
         decided_by: the prediction that its place in the queue came from; None where it never had to wait.
-        first_token_at: when the first token came, on the monotonic clock.
+        first_token_at: when the first token came, on the gateway's clock.
         num_prompt_tokens, num_output_tokens: the true lengths, as soon as they are known.
     """
 
     incoming: Incoming
     job: Job
+    lane: "Lane"
     admitted: asyncio.Future[None]
+    server: Server | None = None
+    priority: int | None = None
+    in_flight: int = 0
+    dispatched_at: float = 0.0
     decided_by: Prediction | None = None
     first_token_at: float | None = None
     num_prompt_tokens: int | None = None
     num_output_tokens: int | None = None
+    held: bool = False
     ended: bool = False
 
     @property
     def queued_s(self) -> float:
-        """Seconds from arrival to dispatch, which there must have been."""
+        """Seconds from arrival to the first dispatch, which there must have been."""
         assert self.job.started_at is not None
         return self.job.started_at - self.job.request.arrival_time
 
 
+class Expired(Exception):
+    """A request's deadline passed while it waited."""
+
+
+class Unavailable(Exception):
+    """No engine that could serve a request is in order, nor soon will be."""
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """One queue before a set of servers.
+
+    Attributes:
+        servers: where its requests may go.
+        scheduler: who waits and runs.
+        priorities: turns keys into priorities by the server's direction; None where the order is kept here.
+    """
+
+    servers: Servers
+    scheduler: Scheduler
+    priorities: Callable[[Job, Server, float], int | None] | None = None
+    _speed: MeasuredServiceModel = field(default_factory=MeasuredServiceModel)
+    # of everybody who waits: values of different models must not be compared
+    model: LinearServiceModel = field(default_factory=lambda: MeasuredServiceModel().model())
+
+    def learn(self, exchange: Exchange, now: float) -> bool:
+        """How fast the servers are; returns whether that has changed so much that who waits is to be valued anew."""
+        assert exchange.num_output_tokens is not None
+        first = exchange.first_token_at
+        self._speed.observe(
+            # the estimate, as in every prediction: where it is off by a factor, the measured speed makes up for it
+            num_input_tokens=exchange.job.request.num_prompt_tokens,
+            num_output_tokens=exchange.num_output_tokens,
+            prefill_s=None if first is None else first - exchange.dispatched_at,
+            total_s=now - exchange.dispatched_at,
+        )
+        model = self._speed.model()
+        if not _has_drifted(self.model, model):
+            return False
+        self.model = model
+        return True
+
+
 class Dispatcher:
-    """Drives the scheduler: requests come in, slots free up, predictions arrive late.
+    """Drives one scheduler for each lane: requests come in, slots free up, predictions arrive late.
 
     Args:
-        scheduler: waiting and running jobs.
+        make_scheduler: a new one for a lane.
         forecaster: predicts those who must wait, and scores the others.
         telemetry: counts everything.
         shadow: hears of each finished request, to tell what another policy would have given.
-        clock: monotonic seconds, the same clock as the requests' arrival times.
+        ordered_there: servers with a queue of their own that goes by priorities.
+        serves_higher_first: whether such a server puts higher priorities first.
+        max_live: how many requests of a tenant may wait or run at once, for those who are limited.
+        max_waiting_bytes: bodies of all accepted requests together.
+        clock: the one of the requests' arrival times.
     """
 
     def __init__(
         self,
-        scheduler: Scheduler,
+        make_scheduler: Callable[[Servers], Scheduler],
         forecaster: Forecaster,
         telemetry: Telemetry,
         shadow: Shadow | None = None,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        ordered_there: Collection[Server] = (),
+        serves_higher_first: Callable[[Server], bool] = lambda _: False,
+        max_live: Mapping[str, int] | None = None,
+        max_waiting_bytes: float = inf,
+        clock: Callable[[], float] = gateway_clock.now,
     ) -> None:
-        self._scheduler = scheduler
+        self._make_scheduler = make_scheduler
         self._forecaster = forecaster
         self._telemetry = telemetry
         self._shadow = shadow
+        self._ordered_there = ordered_there
+        self._serves_higher_first = serves_higher_first
+        self._max_live = dict(max_live or {})
+        self._max_waiting_bytes = max_waiting_bytes
         self._clock = clock
-        self._speed = MeasuredServiceModel()
-        self._model = self._speed.model()  # of everybody who waits: values of different models must not be compared
-        self._held = False
+        self._num_bytes = 0
+        self._live_of: dict[str, int] = {}
+        self._lanes: dict[tuple[Server, ...], Lane] = {}
         self._live: dict[str, Exchange] = {}
         self._idle = asyncio.Event()
         self._idle.set()
-        telemetry.watch(scheduler)
+        self._retry: tuple[float, int] = (-inf, _MIN_RETRY_S)
+        self.listeners: list[Listener] = []
+        telemetry.watch(self)
 
-    def submit(self, incoming: Incoming) -> Exchange:
-        """Accept a request.
+    def submit(self, incoming: Incoming, servers: Sequence[Server]) -> Exchange:
+        """Accept a request that may go to any of these servers.
 
         An idle slot is given at once, without a prediction: it matters only to those who must wait. Who waits has a
         place from the first instant, by the hint or else by the fallback, and moves when the prediction comes. A slot
-        that frees up before then is not kept waiting for it.
+        that frees up before then is not kept waiting for it. Only where the engine orders, a request is held until its
+        prediction is there or its time is up, for its priority is given once.
 
         Raises:
-            QueueFull: too many wait already.
+            QueueFull: too many wait already, in all or of this tenant.
         """
         request = incoming.request
+        lane = self._lane(tuple(servers))
+        self._check_room(incoming)
         if incoming.hint is not None:
             prediction = Prediction(incoming.hint, source="hint")
         else:
             prediction = self._forecaster.fallback(request)
         job = Job(request, prediction=prediction)
-        self._model.value(job)
-        self._scheduler.add(job, self._clock())
-        exchange = Exchange(incoming, job, asyncio.get_running_loop().create_future())
+        lane.model.value(job)
+        exchange = Exchange(incoming, job, lane, asyncio.get_running_loop().create_future())
+        if lane.priorities is not None and incoming.hint is None:
+            exchange.held = True
+        else:
+            lane.scheduler.add(job, self._clock())
         self._live[request.request_id] = exchange
+        self._live_of[request.tenant] = self._live_of.get(request.tenant, 0) + 1
+        self._num_bytes += len(incoming.body)
         self._idle.clear()
         self.pump()
         if job.status is Status.WAITING:
             exchange.decided_by = prediction
         if incoming.hint is None:
             self._forecaster.ask(request, lambda answer: self._predicted(exchange, answer))
+        if exchange.held:
+            asyncio.get_running_loop().call_later(self._forecaster.budget_s, self._let_wait, exchange)
         return exchange
 
-    def hold(self) -> None:
-        """Let nobody in until `resume`: there is no engine to serve them."""
-        self._held = True
+    def pump(self) -> None:
+        """Let in whom the schedulers let in, one lane after the other where they share servers."""
+        lanes = [lane for lane in self._lanes.values() if lane.scheduler.waiting]
+        if len(lanes) == 1:
+            self._admit(lanes[0], None)
+            return
+        while lanes:  # one request of each lane in turn
+            lanes = [lane for lane in lanes if self._admit(lane, 1)]
 
-    def resume(self) -> None:
-        """Let in again whom the scheduler lets in."""
-        self._held = False
-        self.pump()
+    def move(self, exchange: Exchange, tried: Sequence[Server]) -> bool:
+        """An admitted exchange goes to another server; returns whether there is one that it has not tried."""
+        now = self._clock()
+        server = exchange.lane.servers.move(exchange.job, now, tried=tried)
+        if server is None:
+            return False
+        self._placed(exchange, server, now)
+        return True
 
     def put_back(self, exchange: Exchange) -> None:
         """An admitted exchange that nothing was sent of waits again, where it stood."""
-        job = exchange.job
-        self._scheduler.preempt(job.request.request_id, self._clock())
-        job.started_at = None
+        exchange.lane.scheduler.preempt(exchange.job.request.request_id, self._clock())
+        exchange.job.started_at = None
         exchange.admitted = asyncio.get_running_loop().create_future()
         self.pump()
 
-    def pump(self) -> None:
-        """Let in whom the scheduler lets in."""
-        if self._held:
-            return
-        for job in self._scheduler.admit(self._clock()):
-            exchange = self._live[job.request.request_id]
-            self._telemetry.started(exchange.queued_s)
-            if not exchange.admitted.done():  # cancelled when its client has just left
-                exchange.admitted.set_result(None)
+    def refuse_waiting(self, exchange: Exchange, error: Exception) -> None:
+        """Tell an exchange that waits that it never will be admitted; whoever awaits that ends it."""
+        if exchange.job.status is Status.WAITING and not exchange.admitted.done():
+            exchange.admitted.set_exception(error)
+            exchange.admitted.exception()  # seen: nobody may be left to await it
 
     def end(self, exchange: Exchange, outcome: Outcome) -> None:
         """The exchange is over; its slot or its place in the queue is free. Later calls change nothing."""
@@ -145,16 +239,22 @@ class Dispatcher:
             return
         exchange.ended = True
         now = self._clock()
-        job = exchange.job
-        request_id = job.request.request_id
-        if request_id in self._scheduler.running and outcome is Outcome.COMPLETED:
-            self._scheduler.finish(request_id, now)
+        job, scheduler = exchange.job, exchange.lane.scheduler
+        request_id, tenant = job.request.request_id, job.request.tenant
+        if request_id in scheduler.running and outcome is Outcome.COMPLETED:
+            scheduler.finish(request_id, now)
         else:
-            self._scheduler.abort(request_id, now)
+            scheduler.abort(request_id, now)
         del self._live[request_id]
+        self._num_bytes -= len(exchange.incoming.body)
+        self._live_of[tenant] -= 1
+        if not self._live_of[tenant]:
+            del self._live_of[tenant]
         self._telemetry.ended(exchange, outcome, now)
         if outcome is Outcome.COMPLETED:
             self._learn(exchange, now)
+        for listener in self.listeners:
+            listener(exchange, outcome, now)
         self.pump()
         if not self._live:
             self._idle.set()
@@ -168,6 +268,91 @@ class Dispatcher:
         """Accepted requests that have not ended."""
         return len(self._live)
 
+    @property
+    def live(self) -> Sequence[Exchange]:
+        """Accepted requests that have not ended, in the order of acceptance."""
+        return list(self._live.values())
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """All queues so far."""
+        return list(self._lanes.values())
+
+    def has_backlog(self, server: Server) -> bool:
+        """Whether somebody waits who may go to this server."""
+        return any(lane.scheduler.waiting and server in lane.servers.servers for lane in self._lanes.values())
+
+    def retry_after_s(self) -> int:
+        """Whole seconds after which it is worth trying again: until a part of what waits has been given out."""
+        now = self._clock()
+        if now - self._retry[0] > _MIN_RETRY_S:  # under a flood nobody counts for each refusal
+            work_s = dict.fromkeys(self._lanes.values(), 0.0)
+            for exchange in self._live.values():
+                if exchange.job.status is Status.WAITING:
+                    work_s[exchange.lane] += exchange.job.predicted_service_s
+            backlog_s = max((work / max(lane.servers.total, 1) for lane, work in work_s.items()), default=0.0)
+            self._retry = now, min(max(ceil(_RETRY_SHARE * backlog_s), _MIN_RETRY_S), _MAX_RETRY_S)
+        return self._retry[1]
+
+    def _lane(self, servers: tuple[Server, ...]) -> Lane:
+        if servers not in self._lanes:
+            group = Servers(servers)
+            scheduler = self._make_scheduler(group)
+            lane = Lane(group, scheduler)
+            if any(server in self._ordered_there for server in servers):
+                lane.priorities = self._mapping(scheduler)
+            self._lanes[servers] = lane
+            self._telemetry.watch_lane(lane)
+        return self._lanes[servers]
+
+    def _mapping(self, scheduler: Scheduler) -> Callable[[Job, Server, float], int | None]:
+        maps = {higher: PriorityMap(scheduler.policy, higher_first=higher) for higher in (False, True)}
+
+        def priority(job: Job, server: Server, now: float) -> int | None:
+            if server not in self._ordered_there:
+                return None
+            return maps[self._serves_higher_first(server)].priority(job, now)
+
+        return priority
+
+    def _check_room(self, incoming: Incoming) -> None:
+        if self._num_bytes and self._num_bytes + len(incoming.body) > self._max_waiting_bytes:
+            raise QueueFull("the requests that wait fill the memory set aside for them")
+        tenant = incoming.request.tenant
+        limit = self._max_live.get(tenant)
+        if limit is not None and self._live_of.get(tenant, 0) >= limit:
+            raise QueueFull(f"{limit} requests of tenant {tenant!r} wait or run already")
+
+    def _admit(self, lane: Lane, limit: int | None) -> bool:
+        now = self._clock()
+        admitted = lane.scheduler.admit(now, limit)
+        for job in admitted:
+            exchange = self._live[job.request.request_id]
+            self._telemetry.started(exchange.queued_s)
+            self._placed(exchange, lane.servers.server_of(job), now)
+            if not exchange.admitted.done():  # cancelled when its client has just left
+                exchange.admitted.set_result(None)
+        return bool(admitted)
+
+    def _placed(self, exchange: Exchange, server: Server, now: float) -> None:
+        exchange.server = server
+        exchange.in_flight = server.num_running
+        exchange.dispatched_at = now
+        if exchange.lane.priorities is not None:
+            exchange.priority = exchange.lane.priorities(exchange.job, server, now)
+
+    def _let_wait(self, exchange: Exchange) -> None:
+        """A request that was held for its prediction is held no longer."""
+        if not exchange.held or exchange.ended:
+            return
+        exchange.held = False
+        try:
+            exchange.lane.scheduler.add(exchange.job, self._clock())
+        except QueueFull as error:
+            self.refuse_waiting(exchange, error)
+            return
+        self.pump()
+
     def _predicted(self, exchange: Exchange, prediction: Prediction) -> None:
         prediction = _capped(prediction, exchange.job.request.max_tokens)
         exchange.job.prediction = prediction
@@ -175,31 +360,24 @@ class Dispatcher:
             return  # scored when it ends
         exchange.decided_by = prediction
         self._value(exchange)
+        self._let_wait(exchange)
 
     def _value(self, exchange: Exchange) -> None:
         """Give a waiting exchange the place that its prediction has under the service model in force."""
-        self._model.value(exchange.job)
-        self._scheduler.reprioritize(exchange.job.request.request_id, self._clock())
+        exchange.lane.model.value(exchange.job)
+        exchange.lane.scheduler.reprioritize(exchange.job.request.request_id, self._clock())
 
     def _learn(self, exchange: Exchange, now: float) -> None:
-        job, output = exchange.job, exchange.num_output_tokens
+        job, output, lane = exchange.job, exchange.num_output_tokens, exchange.lane
         if output is None or job.started_at is None or not exchange.incoming.single:
             return
-        self._speed.observe(
-            # the estimate, as in every prediction: where it is off by a factor, the measured speed makes up for it
-            num_input_tokens=job.request.num_prompt_tokens,
-            num_output_tokens=output,
-            prefill_s=None if exchange.first_token_at is None else exchange.first_token_at - job.started_at,
-            total_s=now - job.started_at,
-        )
-        model = self._speed.model()
-        if _has_drifted(self._model, model):
-            self._model = model
-            for waiting in [other for other in self._live.values() if other.job.status is Status.WAITING]:
-                self._value(waiting)
+        if lane.learn(exchange, now):
+            for other in self._live.values():
+                if other.lane is lane and other.job.status is Status.WAITING:
+                    self._value(other)
         self._forecaster.observe(job.request, output)
         if self._shadow is not None:
-            self._shadow.add(job, now - job.started_at, self._model)
+            self._shadow.add(job, now - exchange.dispatched_at, lane.model)
 
 
 def _capped(prediction: Prediction, max_tokens: int) -> Prediction:

@@ -14,21 +14,25 @@ from typing import Self
 import uvicorn
 from starlette.applications import Starlette
 
-from ssjf.config import ServeSettings
-from ssjf.core.capacity import Slots
+from ssjf.config import BackendSettings, ServeSettings
+from ssjf.core.priority import sortable
 from ssjf.core.scheduler import Scheduler
+from ssjf.core.servers import Servers
 from ssjf.core.types import Policy
 from ssjf.errors import ConfigError
-from ssjf.gateway.app import Gateway, make_app
-from ssjf.gateway.backend import HTTPBackend
+from ssjf.forecast import Forecaster
+from ssjf.gateway.backends.pool import Pool, make_member
 from ssjf.gateway.child import SupervisedChild
 from ssjf.gateway.dispatcher import Dispatcher
-from ssjf.gateway.forecast import Forecaster
+from ssjf.gateway.http.answer import Patience
+from ssjf.gateway.http.app import Gateway, make_app
+from ssjf.gateway.http.keys import Keys
 from ssjf.gateway.shadow import Shadow
 from ssjf.gateway.telemetry import Telemetry
 from ssjf.predict.base import Predictor
 
 _log = logging.getLogger(__name__)
+_LOOK_S = 0.1  # between two looks for answers that somebody keeps waiting too long
 _FLUSH_S = 5  # for the last bytes of answers, once every request has ended
 
 EngineCommand = Callable[[Path], Sequence[str]]
@@ -87,51 +91,120 @@ async def running_gateway(
     """
     async with contextlib.AsyncExitStack() as stack:
         telemetry = Telemetry()
-        url = settings.backend
-        if url is None:
+        engines = settings.engines()
+        if engine_command is not None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ssjf-"))
             uds = Path(folder) / "engine.sock"
-            url = f"unix:{uds}"
-        backend = HTTPBackend(url)
-        await backend.open()
-        stack.push_async_callback(backend.close)
+            engines = [BackendSettings(url=f"unix:{uds}", name="embedded")]
+        pool = make_pool(settings, engines, supervised=engine_command is not None)
+        telemetry.watch_pool(pool)
         forecaster = Forecaster(predictor, budget_s=settings.predict_budget_ms / 1000, on_failure=telemetry.fallback)
         stack.push_async_callback(forecaster.close)
+        ordered_there = {member.server: member for member in pool.members if member.mode == "priority"}
+
+        def make_scheduler(servers: Servers) -> Scheduler:
+            chosen = policy()
+            if any(server in ordered_there for server in servers.servers):
+                chosen = sortable(chosen)
+            return Scheduler(
+                chosen,
+                servers,
+                max_waiting=settings.max_waiting,
+                max_wait_s=settings.max_wait_s,
+                tenant_weights=_weights(settings),
+            )
+
         comparison = None
         if shadow is not None:
             comparison = Shadow(
                 policy,
                 shadow,
-                num_slots=settings.slots,
+                num_slots=lambda: max(sum(member.server.slots for member in pool.members), 1),
                 max_wait_s=settings.max_wait_s,
                 report=telemetry.shadow,
             )
             stack.push_async_callback(comparison.close)
-        scheduler = Scheduler(
-            policy(), Slots(settings.slots), max_waiting=settings.max_waiting, max_wait_s=settings.max_wait_s
+        dispatcher = Dispatcher(
+            make_scheduler,
+            forecaster,
+            telemetry,
+            comparison,
+            serves_higher_first=lambda server: ordered_there[server].dialect.priority == "higher",
+            ordered_there=ordered_there,
+            max_live={name: tenant.max_live for name, tenant in settings.tenants.items() if tenant.max_live},
+            max_waiting_bytes=settings.max_waiting_mb * 2**20,
         )
-        dispatcher = Dispatcher(scheduler, forecaster, telemetry, comparison)
+        pool.on_change = dispatcher.pump
+        pool.has_backlog = dispatcher.has_backlog
+        stack.push_async_callback(pool.close)
+        await pool.start()
         child = None
         if engine_command is not None:
+            (member,) = pool.members
 
             def engine_is_back() -> None:
                 telemetry.engine_restarted()
-                dispatcher.resume()
+                pool.reopen(member)
 
             child = SupervisedChild(
-                engine_command(uds), ready=backend.healthy, on_down=dispatcher.hold, on_up=engine_is_back
+                engine_command(uds),
+                ready=member.http.healthy,
+                on_down=lambda: pool.shut(member),
+                on_up=engine_is_back,
             )
             stack.push_async_callback(child.stop)
             await child.start()
-        yield Gateway(
+        gateway = Gateway(
             dispatcher=dispatcher,
-            backend=backend,
+            pool=pool,
             telemetry=telemetry,
+            keys=Keys(settings.keys, tenant_header=settings.tenant_header, accept_hints=settings.accept_hints),
+            patience=Patience(settings.first_token_timeout_s, settings.stall_timeout_s, settings.total_timeout_s),
             child=child,
-            accept_hints=settings.accept_hints,
             ignore_max_tokens=settings.ignore_max_tokens,
             max_body_bytes=int(settings.max_body_mb * 2**20),
         )
+        looking = asyncio.create_task(_look(gateway))
+        stack.callback(looking.cancel)
+        yield gateway
+
+
+def make_pool(settings: ServeSettings, engines: Sequence[BackendSettings], *, supervised: bool = False) -> Pool:
+    """The engines of the settings.
+
+    Raises:
+        ConfigError: a backend's URL is none, or two have the same name.
+    """
+    members = [
+        make_member(
+            engine,
+            slots=settings.slots,
+            mode=settings.mode,
+            connect_timeout_s=settings.connect_timeout_s,
+            max_in_flight=settings.max_waiting,
+            supervised=supervised,
+        )
+        for engine in engines
+    ]
+    names = [member.name for member in members]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(
+                f"two backends are called {name!r}; give them a name each, or one of them twice the slots"
+            )
+    return Pool(members)
+
+
+def _weights(settings: ServeSettings) -> dict[str, float] | None:
+    if not settings.fair:
+        return None
+    return {name: tenant.weight for name, tenant in settings.tenants.items()}
+
+
+async def _look(gateway: Gateway) -> None:
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        gateway.look()
 
 
 async def _serve(

@@ -57,7 +57,7 @@ class Shadow:
     Args:
         own: builds the policy in force.
         other: builds the policy to compare it with.
-        num_slots: how many requests ran at once.
+        num_slots: tells how many requests run at once.
         max_wait_s: the starvation bound in force.
         report: called on the event loop with each new estimate.
     """
@@ -67,7 +67,7 @@ class Shadow:
         own: Callable[[], Policy],
         other: Callable[[], Policy],
         *,
-        num_slots: int,
+        num_slots: Callable[[], int],
         max_wait_s: float | None,
         report: Callable[[Estimate], None],
     ) -> None:
@@ -124,5 +124,5 @@ class Shadow:
         jobs = [(Job(s.request, prediction=s.prediction), s.service_s) for s in in_order]
         for job, _ in jobs:
             model.value(job)
-        replay(jobs, Scheduler(policy, Slots(self._num_slots), max_wait_s=self._max_wait_s))
+        replay(jobs, Scheduler(policy, Slots(self._num_slots()), max_wait_s=self._max_wait_s))
         return sum((job.finished_at or 0.0) - job.request.arrival_time for job, _ in jobs) / len(jobs)

@@ -5,16 +5,18 @@ This module only counts and tells; it decides nothing.
 
 import logging
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from ssjf.core.scheduler import Scheduler
 from ssjf.core.types import AdaptivePolicy, Outcome
+from ssjf.gateway import clock
 
 if TYPE_CHECKING:
-    from ssjf.gateway.dispatcher import Exchange
+    from ssjf.gateway.backends.pool import Member, Pool
+    from ssjf.gateway.dispatcher import Dispatcher, Exchange, Lane
     from ssjf.gateway.shadow import Estimate
 
 _log = logging.getLogger(__name__)
@@ -63,21 +65,69 @@ class Telemetry:
         self._shadow_gain = Gauge(
             "ssjf_shadow_gain_ratio", "Estimated gain of the shadow policy.", registry=self.registry
         )
+        self._policy_state = Gauge(
+            "ssjf_policy_state",
+            "What an adaptive policy goes by, for each queue.",
+            ["name", "backends"],
+            registry=self.registry,
+        )
+        self._retries = Counter(
+            "ssjf_retries", "Requests that went to another backend after one had failed.", registry=self.registry
+        )
+        self._passed = Counter(
+            "ssjf_requests_passed_through", "Requests that are not scheduled.", ["status"], registry=self.registry
+        )
+        self._by_tier = Counter(
+            "ssjf_tier_requests", "Accepted requests that ended.", ["tier", "outcome"], registry=self.registry
+        )
+        self._by_backend = Counter(
+            "ssjf_backend_requests",
+            "Accepted requests that ended, by the backend that they ran on last.",
+            ["backend", "outcome"],
+            registry=self.registry,
+        )
+        self._backend = {
+            name: Gauge(f"ssjf_backend_{name}", text, ["backend"], registry=self.registry)
+            for name, text in (
+                ("up", "Whether the backend is in order."),
+                ("running", "Requests that were sent to the backend and have not ended."),
+                ("slots", "Requests that may run there at once."),
+                ("work_left_seconds", "Predicted service that its requests have yet to get, per slot."),
+            )
+        }
         for outcome in Outcome:
             self._outcomes.labels(outcome.value)
-        self._adaptive: AdaptivePolicy | None = None
-        self._trusted = False
+        self._trusted: dict[Lane, bool] = {}
 
-    def watch(self, scheduler: Scheduler) -> None:
-        """Read the gauges from a scheduler whenever they are asked for."""
-        self._waiting.set_function(lambda: len(scheduler.waiting))
-        self._running.set_function(lambda: len(scheduler.running))
-        self._slots.set_function(lambda: scheduler.slots.total)
-        adaptive = self._adaptive = scheduler.adaptive
-        if adaptive is not None:
-            state = Gauge("ssjf_policy_state", "What an adaptive policy goes by.", ["name"], registry=self.registry)
-            for name in adaptive.state():
-                state.labels(name).set_function(partial(_state_of, adaptive, name))
+    def watch(self, dispatcher: "Dispatcher") -> None:
+        """Read the gauges whenever they are asked for."""
+        self._waiting.set_function(lambda: sum(len(lane.scheduler.waiting) for lane in dispatcher.lanes))
+        self._running.set_function(lambda: sum(len(lane.scheduler.running) for lane in dispatcher.lanes))
+
+    def watch_lane(self, lane: "Lane") -> None:
+        """A queue has come into use."""
+        adaptive = lane.scheduler.adaptive
+        if adaptive is None:
+            return
+        self._trusted[lane] = False
+        backends = "+".join(server.name for server in lane.servers.servers)
+        for name in adaptive.state():
+            self._policy_state.labels(name, backends).set_function(partial(_state_of, adaptive, name))
+
+    def watch_pool(self, pool: "Pool") -> None:
+        """Likewise for each backend."""
+        self._slots.set_function(lambda: sum(m.server.slots for m in pool.members if m.server.open))
+        for member in pool.members:
+            for name, read in _OF_BACKEND.items():
+                self._backend[name].labels(member.name).set_function(partial(read, member))
+
+    def retried(self) -> None:
+        """A request goes to another backend."""
+        self._retries.inc()
+
+    def passed_through(self, status: int) -> None:
+        """A request that is not scheduled was answered."""
+        self._passed.labels(str(status)).inc()
 
     def rejected(self, reason: str) -> None:
         """A request was turned away before it was accepted."""
@@ -98,9 +148,13 @@ class Telemetry:
     def ended(self, exchange: "Exchange", outcome: Outcome, now: float) -> None:
         """An accepted request has its outcome."""
         self._outcomes.labels(outcome.value).inc()
+        self._by_tier.labels(str(exchange.job.request.tier), outcome.value).inc()
+        if exchange.server is not None:
+            self._by_backend.labels(exchange.server.name, outcome.value).inc()
         if outcome is not Outcome.COMPLETED:
             return
-        self._tell_trust()
+        if exchange.lane in self._trusted:
+            self._tell_trust(exchange.lane)
         arrival = exchange.job.request.arrival_time
         self._jct.observe(now - arrival)
         if exchange.first_token_at is not None:
@@ -125,25 +179,25 @@ class Telemetry:
         """Everything in the Prometheus text format."""
         return generate_latest(self.registry)
 
-    def _tell_trust(self) -> None:
+    def _tell_trust(self, lane: "Lane") -> None:
         """Policies that weigh predictions by how well they rank show a `trust` and a `concordance`."""
-        state = {} if self._adaptive is None else self._adaptive.state()
+        assert lane.scheduler.adaptive is not None
+        state = lane.scheduler.adaptive.state()
         trust = state.get("trust")
         if trust is None:
             return
-        if self._trusted and trust <= _LOST:
-            self._trusted = False
+        trusted, concordance = self._trusted[lane], state.get("concordance", math.nan)
+        if trusted and trust <= _LOST:
+            self._trusted[lane] = False
             _log.warning(
                 "predictions have lost trust, the order goes back to that of arrival: trust %.2f, concordance %.2f",
                 trust,
-                state.get("concordance", math.nan),
+                concordance,
             )
-        elif not self._trusted and trust >= _REGAINED:
-            self._trusted = True
+        elif not trusted and trust >= _REGAINED:
+            self._trusted[lane] = True
             _log.info(
-                "predictions are trusted, short requests go first: trust %.2f, concordance %.2f",
-                trust,
-                state.get("concordance", math.nan),
+                "predictions are trusted, short requests go first: trust %.2f, concordance %.2f", trust, concordance
             )
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
@@ -152,3 +206,11 @@ class Telemetry:
 
 def _state_of(policy: AdaptivePolicy, name: str) -> float:
     return policy.state()[name]
+
+
+_OF_BACKEND: "dict[str, Callable[[Member], float]]" = {
+    "up": lambda member: float(member.server.open),
+    "running": lambda member: member.server.num_running,
+    "slots": lambda member: member.server.slots,
+    "work_left_seconds": lambda member: member.server.work_left_s(clock.now()),
+}

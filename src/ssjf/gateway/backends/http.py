@@ -1,6 +1,7 @@
 """One OpenAI-compatible engine over HTTP: embedded or not, local socket or network.
 
-It sends and receives; it knows neither queues nor predictions.
+It sends and receives; it knows neither queues nor predictions. How long an answer may take is not its affair either:
+whoever awaits one sets the limits.
 """
 
 import asyncio
@@ -55,22 +56,23 @@ class HTTPBackend:
     Args:
         url: ``http://host:port`` (a trailing ``/v1`` is understood) or ``unix:/path/to/socket``.
         connect_timeout_s: for a connection to be made.
-        read_timeout_s: between two pieces of an answer.
+        api_key: sent with every request instead of the client's.
 
     Raises:
         ConfigError: it is no such URL.
     """
 
-    def __init__(self, url: str, *, connect_timeout_s: float = 10.0, read_timeout_s: float = 600.0) -> None:
+    def __init__(self, url: str, *, connect_timeout_s: float = 10.0, api_key: str | None = None) -> None:
         self.url = url
         self._socket: str | None = None
+        self._api_key = api_key
         if url.startswith("unix:"):
             self._socket, self._base = url.removeprefix("unix:"), "http://engine"
         elif url.startswith(("http://", "https://")):
             self._base = url.rstrip("/").removesuffix("/v1")
         else:
             raise ConfigError(f"backend {url!r} must be http://HOST:PORT, https://HOST or unix:/path/to/socket")
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s, sock_read=read_timeout_s)
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -98,11 +100,16 @@ class HTTPBackend:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request; yields the response when its headers are there. Leaving early closes the connection.
 
+        The path may carry a query.
+
         Raises:
             EngineUnreachable: no connection could be made.
             BackendError: the engine does not answer, or does not speak HTTP.
         """
         assert self._session is not None, "open() comes first"
+        if self._api_key is not None:
+            headers = [(name, value) for name, value in headers or () if name.lower() != "authorization"]
+            headers.append(("Authorization", f"Bearer {self._api_key}"))
         try:
             response = await self._session.request(
                 method, self._base + path, data=body, headers=headers, allow_redirects=False
@@ -119,8 +126,8 @@ class HTTPBackend:
         finally:
             response.release()
 
-    async def json(self, path: str) -> Any:
-        """GET a JSON document.
+    async def page(self, path: str) -> bytes:
+        """GET a page.
 
         Raises:
             BackendError: the engine did not answer with one.
@@ -132,6 +139,15 @@ class HTTPBackend:
             raise BackendError(f"the engine did not answer {path} in full ({type(error).__name__})") from error
         if response.status != 200:
             raise BackendError(f"the engine answered {path} with status {response.status}")
+        return payload
+
+    async def json(self, path: str) -> Any:
+        """GET a JSON document.
+
+        Raises:
+            BackendError: the engine did not answer with one.
+        """
+        payload = await self.page(path)
         try:
             return orjson.loads(payload)
         except orjson.JSONDecodeError:
@@ -150,14 +166,14 @@ class HTTPBackend:
         return entries
 
     async def healthy(self) -> bool:
-        """Whether the engine says that it is ready, on /health or, where there is none, on /v1/models."""
+        """Whether the engine says that it is ready on /health, or, where there is none, answers at all."""
+        status = 0
         for path in ("/health", "/v1/models"):
             try:
                 async with asyncio.timeout(_QUESTION_S), self.request("GET", path) as response:
-                    if response.status == 200:
-                        return True
-                    if response.status not in (404, 405):
-                        return False
+                    status = response.status
             except (BackendError, TimeoutError):
                 return False
-        return False
+            if status not in (404, 405):
+                break
+        return status < 500

@@ -7,6 +7,9 @@ from typing import Any
 
 import orjson
 
+_EVENT_STARTS = (b"data", b"event", b"id", b"retry", b":")
+_LONGEST_START = 8  # a piece this short may be the torn beginning of one
+
 
 class StreamReader:
     """Follows a stream of server-sent events while it passes through.
@@ -19,6 +22,7 @@ class StreamReader:
         failed: the engine itself has told the client of an error.
         num_prompt_tokens, num_output_tokens: from the usage event; None before it came.
         num_content_events: how many events brought text; stands in for tokens where no usage came.
+        nonsense: what came first is no server-sent event.
     """
 
     def __init__(self, *, usage_wanted: bool) -> None:
@@ -27,12 +31,17 @@ class StreamReader:
         self._blank_line = b""
         self.complete = False
         self.failed = False
+        self.nonsense: bool | None = None
         self.num_prompt_tokens: int | None = None
         self.num_output_tokens: int | None = None
         self.num_content_events = 0
 
     def feed(self, data: bytes) -> bytes:
         """What the client gets of a piece of the stream: none of what it did not ask for."""
+        if self.nonsense is None:
+            self.nonsense = (
+                not data.lstrip(b"\xef\xbb\xbf\r\n").startswith(_EVENT_STARTS) and len(data) > _LONGEST_START
+            )
         events, self._rest = self._split(self._rest + data)
         kept = [event for event in events if self._keep(event)]
         return data if self._usage_wanted else b"".join(kept)

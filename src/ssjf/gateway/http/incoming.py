@@ -4,16 +4,20 @@ Only what every engine would refuse is refused here; all other fields pass throu
 """
 
 import math
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import orjson
 
 from ssjf.core.types import Request
 from ssjf.errors import RequestError
+from ssjf.gateway import clock
 from ssjf.openai import JSONObject, parse_json_object, render_messages
 
 HINT_HEADER = "x-ssjf-output-tokens"
+TIER_HEADER = "x-ssjf-tier"
+DEADLINE_HEADER = "x-ssjf-deadline-s"
+_MAX_TIER = 100
 _CHARS_PER_TOKEN = 4  # English text under common vocabularies; only until the engine tells the true count
 
 
@@ -24,7 +28,7 @@ class Incoming:
     Attributes:
         request: what policies and predictors see.
         path: where it was sent, ``/v1/chat/completions`` or ``/v1/completions``.
-        body: what is sent on, byte for byte the client's but for `stream_options`.
+        body: what is sent on, byte for byte the client's but for `stream_options` and a priority of its own.
         stream: the client wants server-sent events.
         usage_wanted: the client itself asked for the final usage event.
         hint: the output length that a client with the right to hint gave.
@@ -40,20 +44,53 @@ class Incoming:
     single: bool
 
 
-def parse(path: str, body: bytes, *, request_id: str, hint: str | None, ignore_max_tokens: bool) -> Incoming:
-    """Read a request's body.
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sends a request, and what they may ask for.
+
+    Attributes:
+        name: for logs; "" where nobody has to say who they are.
+        tenant: whose the request is.
+        tier: their place before or behind others.
+        admin: may see what the gateway knows.
+        hints: may give output lengths, tiers and priorities of their own.
+    """
+
+    name: str = ""
+    tenant: str = ""
+    tier: int = 0
+    admin: bool = True
+    hints: bool = False
+
+
+def parse(
+    path: str, body: bytes, headers: Mapping[str, str], *, request_id: str, caller: Caller, ignore_max_tokens: bool
+) -> Incoming:
+    """Read a request.
 
     Args:
         path: where it was sent.
         body: its bytes.
+        headers: by lower-case name.
         request_id: unique among live requests.
-        hint: the hint header's text where hints are accepted.
+        caller: who sends it.
         ignore_max_tokens: predictions are not to know the client's cap.
 
     Raises:
         RequestError: no engine would serve this.
     """
+    now = clock.now()
     fields = parse_json_object(body)
+    tier = caller.tier
+    hint = None
+    if caller.hints:
+        if HINT_HEADER in headers:
+            hint = _number(headers, HINT_HEADER, "tokens")
+        if TIER_HEADER in headers:
+            tier = _tier(headers[TIER_HEADER])
+    elif fields.pop("priority", None) is not None:
+        body = orjson.dumps(fields)
+    deadline = now + _number(headers, DEADLINE_HEADER, "seconds") if DEADLINE_HEADER in headers else None
     prompt, num_prompt_tokens = _prompt(path, fields)
     max_tokens = _max_tokens(fields)
     stream = fields.get("stream") or False
@@ -72,14 +109,17 @@ def parse(path: str, body: bytes, *, request_id: str, hint: str | None, ignore_m
             prompt=prompt,
             num_prompt_tokens=num_prompt_tokens,
             max_tokens=0 if ignore_max_tokens else max_tokens,
-            arrival_time=time.monotonic(),
+            arrival_time=now,
             model=model,
+            tenant=caller.tenant,
+            tier=tier,
+            deadline=deadline,
         ),
         path=path,
         body=_with_usage(body, fields) if stream and not usage_wanted else body,
         stream=stream,
         usage_wanted=usage_wanted,
-        hint=None if hint is None else _parse_hint(hint),
+        hint=hint,
         single=fields.get("n") in (None, 1) and not _is_batch(fields.get("prompt")),
     )
 
@@ -137,11 +177,28 @@ def _with_usage(body: bytes, fields: JSONObject) -> bytes:
     return body[:brace] + b'"stream_options":{"include_usage":true},' + body[brace:]
 
 
-def _parse_hint(text: str) -> float:
+def with_priority(body: bytes, priority: int) -> bytes:
+    """The body with a priority of ours. Where a client's own stays, which is the last, the engine heeds that."""
+    brace = body.index(b"{") + 1
+    comma = b"" if body[brace:].lstrip()[:1] == b"}" else b","
+    return body[:brace] + b'"priority":%d' % priority + comma + body[brace:]
+
+
+def _number(headers: Mapping[str, str], name: str, unit: str) -> float:
     try:
-        tokens = float(text)
+        value = float(headers[name])
     except ValueError:
-        tokens = math.nan
-    if not 0 <= tokens < math.inf:
-        raise RequestError(f"header {HINT_HEADER} must be a number of tokens, not {text!r}", param=HINT_HEADER)
-    return tokens
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise RequestError(f"header {name} must be a number of {unit}, not {headers[name]!r}", param=name)
+    return value
+
+
+def _tier(text: str) -> int:
+    try:
+        tier = int(text)
+    except ValueError:
+        tier = _MAX_TIER + 1
+    if abs(tier) > _MAX_TIER:
+        raise RequestError(f"header {TIER_HEADER} must be a whole number up to {_MAX_TIER}", param=TIER_HEADER)
+    return tier

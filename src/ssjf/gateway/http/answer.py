@@ -1,0 +1,307 @@
+"""How an accepted request runs from acceptance to its outcome.
+
+Law of this file: what was accepted passes `end`, on every path, also one through an exception or a cancellation; only
+the first pass counts. So no slot leaks and no request has two outcomes. A slot is free as soon as the engine has done
+its part, however slowly the client reads the last bytes.
+
+As long as no byte has gone to the client, a request whose engine fails goes to another one that has not failed it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import aiohttp
+import orjson
+from starlette.types import Message, Scope, Send
+
+from ssjf.core.servers import Server
+from ssjf.core.types import Outcome, Status
+from ssjf.errors import BackendError, QueueFull
+from ssjf.gateway import clock
+from ssjf.gateway.backends.http import EngineUnreachable, forwardable
+from ssjf.gateway.backends.pool import Member, Pool
+from ssjf.gateway.child import SupervisedChild
+from ssjf.gateway.dispatcher import Dispatcher, Exchange, Expired, Unavailable
+from ssjf.gateway.http.incoming import with_priority
+from ssjf.gateway.http.relay import StreamReader, usage_of
+from ssjf.gateway.http.replies import never, reply
+from ssjf.openai import error_body, sse_event
+
+_EXIT_NOTICED_S = 1.0  # connections break sooner than the exit of the engine is known
+# such an answer says that this engine is not able, not that the request is wrong
+_TRY_ELSEWHERE = {429, 500, 502, 503, 504}
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long one waits for whom, in seconds.
+
+    Attributes:
+        first_token_s: from dispatch to the first piece of a stream.
+        stall_s: between two pieces of a stream, and for a client to take what it is sent.
+        total_s: from acceptance to the end.
+    """
+
+    first_token_s: float = 600.0
+    stall_s: float = 120.0
+    total_s: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What all answers of a gateway share.
+
+    Attributes:
+        dispatcher: who waits, who runs.
+        pool: the engines.
+        patience: the limits.
+        child: the embedded engine's process; None when the engine is not ours.
+        retried: called for each attempt at another engine.
+        under_way: answers that have been sent to an engine.
+    """
+
+    dispatcher: Dispatcher
+    pool: Pool
+    patience: Patience
+    child: SupervisedChild | None
+    retried: Callable[[], None]
+    under_way: "set[Answer]"
+
+
+class Answer:
+    """One exchange's way to an engine and back.
+
+    Attributes:
+        exchange: what was accepted.
+        work: the task that goes it.
+        given_up: the server ends before the answer does.
+    """
+
+    def __init__(self, way: Way, exchange: Exchange, scope: Scope, send: Send, own_headers: dict[str, str]) -> None:
+        self.exchange = exchange
+        self._way = way
+        self._scope = scope
+        self._to_client = send
+        self._own_headers = own_headers
+        self._started = self._finished = False
+        self._reader: StreamReader | None = None
+        self._overdue: str | None = None
+        self._sending_since: float | None = None
+        self._heard_at = 0.0
+        self.given_up = False
+        request = exchange.job.request
+        latest = request.arrival_time + way.patience.total_s
+        if request.deadline is not None:
+            latest = min(latest, request.deadline)
+        self._expiry = asyncio.get_running_loop().call_later(max(latest - clock.now(), 0.0), self._expire)
+        self.work = asyncio.create_task(self._give())
+        # not in a `finally` of the task, which a task that is cancelled before its first step never enters
+        self.work.add_done_callback(self._done)
+
+    def give_up(self) -> None:
+        """End it, unfinished."""
+        self.given_up = True
+        self._end(Outcome.FAILED)
+        self.work.cancel()
+
+    def look(self, now: float) -> None:
+        """Somebody may keep this answer waiting too long; called now and then while it is under way."""
+        patience = self._way.patience
+        if self._sending_since is not None:
+            if now - self._sending_since > patience.stall_s:  # the client takes nothing
+                self._end(Outcome.CANCELLED)
+                self.work.cancel()
+        elif not self.exchange.ended and self._overdue is None:
+            self._overdue = self._too_late(now)
+            if self._overdue is not None:
+                self.work.cancel()  # what it awaits; it goes on as after any failure of the engine
+
+    def _too_late(self, now: float) -> str | None:
+        """What the engine has failed to do in time."""
+        exchange, patience = self.exchange, self._way.patience
+        if now - exchange.job.request.arrival_time > patience.total_s:
+            return f"the answer took longer than {patience.total_s:g} s"
+        if not exchange.incoming.stream:
+            return None
+        silent_s = now - max(self._heard_at, exchange.dispatched_at)
+        limit_s = patience.first_token_s if exchange.first_token_at is None else patience.stall_s
+        return f"the engine sent nothing for {limit_s:g} s" if silent_s > limit_s else None
+
+    def _expire(self) -> None:
+        if self.exchange.job.status is Status.WAITING:
+            gone = Expired("the deadline passed while the request waited")
+            self._way.dispatcher.refuse_waiting(self.exchange, gone)
+
+    async def fail(self, message: str, *, status: int = 502, code: str = "engine_error") -> None:
+        """The answer ends here; tell the client, in the form that is still open."""
+        self._end(Outcome.EXPIRED if code == "deadline_exceeded" else Outcome.FAILED)
+        error = error_body(message, kind="api_error", code=code)
+        if self._finished:
+            return
+        if not self._started:
+            await reply(error, status, self._own_headers)(self._scope, never, self._send)
+        else:
+            cut_off = self._reader is not None and self._reader.mid_event
+            await self._chunk((b"\n\n" if cut_off else b"") + sse_event(error), last=True)
+
+    def _done(self, work: asyncio.Task[None]) -> None:
+        self._expiry.cancel()
+        self._way.under_way.discard(self)
+        self._end(Outcome.CANCELLED if work.cancelled() else Outcome.FAILED)
+
+    def _end(self, outcome: Outcome) -> None:
+        self._way.dispatcher.end(self.exchange, outcome)
+
+    async def _give(self) -> None:
+        """Wait for a slot, ask an engine, pass its answer on."""
+        exchange, way = self.exchange, self._way
+        tried: list[Server] = []
+        while True:
+            try:
+                await exchange.admitted
+            except Expired as error:
+                await self.fail(str(error), status=504, code="deadline_exceeded")
+                return
+            except (QueueFull, Unavailable) as error:
+                self._own_headers["retry-after"] = str(way.dispatcher.retry_after_s())
+                await self.fail(str(error), status=503, code="engine_unavailable")
+                return
+            way.under_way.add(self)
+            assert exchange.server is not None
+            member = way.pool.of(exchange.server)
+            tried.append(exchange.server)
+            failure = await self._attempt(member)
+            if failure is None:
+                way.pool.served(member)
+                return
+            unreachable = isinstance(failure, EngineUnreachable)
+            if way.child is not None:
+                # before the slot goes to the next: if the engine has died, nobody is to be sent to it
+                died = await way.child.ends_within(_EXIT_NOTICED_S)
+                if died and unreachable:
+                    tried.clear()  # the next engine has it
+                    way.dispatcher.put_back(exchange)
+                    continue
+            else:
+                way.pool.failed(member, unreachable=unreachable)
+            if not self._started and way.dispatcher.move(exchange, tried):
+                way.retried()
+                exchange.first_token_at = None
+                self._reader = None
+                continue
+            if unreachable and not way.pool.of(exchange.server).server.open and member.was_up:
+                tried.clear()
+                way.dispatcher.put_back(exchange)  # until it is back, or the pool has lost hope
+                continue
+            await self.fail(str(failure))
+            return
+
+    async def _attempt(self, member: Member) -> BackendError | None:
+        """One engine's answer, passed on; the reason why it failed, if it did and nothing more was done about it."""
+        try:
+            await self._ask(member)
+        except BackendError as error:
+            return error
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return BackendError(f"the engine broke off ({type(error).__name__})")
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            assert task is not None
+            if self._overdue is None or self.given_up or task.uncancel() > 0:
+                raise
+            overdue, self._overdue = self._overdue, None
+            return BackendError(overdue)
+        return None
+
+    async def _ask(self, member: Member) -> None:
+        exchange = self.exchange
+        incoming = exchange.incoming
+        headers = forwardable(self._scope["headers"])
+        body = incoming.body if exchange.priority is None else with_priority(incoming.body, exchange.priority)
+        async with member.http.request("POST", incoming.path, headers=headers, body=body) as response:
+            if response.status in _TRY_ELSEWHERE and self._has_other(member):
+                raise BackendError(f"the engine answered with status {response.status}")
+            in_pieces = incoming.stream and response.content_type != "application/json"
+            if in_pieces and response.status < HTTPStatus.BAD_REQUEST:
+                await self._relay_stream(response, member)
+            else:
+                await self._relay_whole(response)
+
+    def _has_other(self, member: Member) -> bool:
+        return any(server.open and server is not member.server for server in self.exchange.lane.servers.servers)
+
+    async def _relay_stream(self, response: aiohttp.ClientResponse, member: Member) -> None:
+        exchange = self.exchange
+        self._reader = reader = StreamReader(usage_wanted=exchange.incoming.usage_wanted)
+        async for data in response.content.iter_any():
+            self._heard_at = now = clock.now()
+            events = reader.feed(data)
+            if not self._started:
+                # not at its headers: until the first piece comes, another engine may still do better
+                if reader.nonsense:
+                    raise BackendError("the engine answered with something that is no stream of events")
+                await self._start(response)
+            if exchange.first_token_at is None and reader.num_content_events:
+                exchange.first_token_at = now
+                seconds = now - exchange.dispatched_at
+                self._way.pool.first_token(member, seconds, in_flight=exchange.in_flight)
+            if events:
+                await self._chunk(events)
+        if not (reader.complete or reader.failed):
+            raise BackendError("the engine ended the stream before its end")
+        exchange.num_prompt_tokens = reader.num_prompt_tokens
+        exchange.num_output_tokens = reader.num_output_tokens or reader.num_content_events or None
+        self._end(Outcome.FAILED if reader.failed else Outcome.COMPLETED)
+        await self._chunk(reader.end(), last=True)
+
+    async def _relay_whole(self, response: aiohttp.ClientResponse) -> None:
+        payload = await response.read()
+        self._end(self._judge(response.status, payload))
+        await self._start(response, length=len(payload))
+        await self._chunk(payload, last=True)
+
+    def _judge(self, status: int, payload: bytes) -> Outcome:
+        """What an answer in one piece comes to; its true lengths are noted.
+
+        Raises:
+            BackendError: it is no answer at all.
+        """
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return Outcome.FAILED
+        if status >= HTTPStatus.BAD_REQUEST:
+            return Outcome.REFUSED
+        answer = None
+        with contextlib.suppress(orjson.JSONDecodeError):
+            answer = orjson.loads(payload)
+        if not isinstance(answer, dict):
+            raise BackendError("the engine answered with something that is not a JSON object")
+        self.exchange.num_prompt_tokens, self.exchange.num_output_tokens = usage_of(answer)
+        return Outcome.COMPLETED
+
+    async def _start(self, response: aiohttp.ClientResponse, *, length: int | None = None) -> None:
+        exchange = self.exchange
+        self._own_headers["x-ssjf-queue-ms"] = f"{1000 * exchange.queued_s:.3f}"
+        if exchange.decided_by is not None and exchange.decided_by.source != "fallback":
+            self._own_headers["x-ssjf-predicted-tokens"] = f"{exchange.decided_by.num_output_tokens:.1f}"
+        headers = [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in forwardable(response.raw_headers)
+            if name.lower() != "x-request-id"
+        ]
+        headers += [(name.encode(), value.encode()) for name, value in self._own_headers.items()]
+        if length is not None:
+            headers.append((b"content-length", str(length).encode()))
+        self._started = True
+        await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
+
+    async def _chunk(self, data: bytes, *, last: bool = False) -> None:
+        self._finished = last
+        await self._send({"type": "http.response.body", "body": data, "more_body": not last})
+
+    async def _send(self, message: Message) -> None:
+        self._sending_since = clock.now()
+        await self._to_client(message)
+        self._sending_since = None
