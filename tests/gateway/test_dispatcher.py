@@ -45,7 +45,7 @@ class Bench:
 
     @property
     def scheduler(self) -> Scheduler:
-        return self.dispatcher.lanes[0].scheduler
+        return self.dispatcher._lane((self.server,)).scheduler
 
     def submit(self, name: str, *, hint: float) -> Exchange:
         request = Request(request_id=name, num_prompt_tokens=1, arrival_time=self.now)
@@ -153,7 +153,7 @@ def test_every_accepted_request_has_exactly_one_outcome_and_no_slot_leaks(
                 running_now = [e for e in live if e.job.request.request_id in bench.scheduler.running]
                 if running_now:
                     bench.dispatcher.put_back(running_now[number % len(running_now)])
-            assert len(bench.scheduler.running) == bench.scheduler.slots.taken == min(slots, len(live))
+            assert len(bench.scheduler.running) == bench.server.num_running == min(slots, len(live))
             assert len(live) == bench.dispatcher.num_live
         for exchange in live:
             bench.dispatcher.end(exchange, Outcome.FAILED)
