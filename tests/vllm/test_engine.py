@@ -60,4 +60,5 @@ def test_output_tokens_are_those_of_vllm_without_us(
     plain = _generate(tiny_model, **options)
     assert len({tuple(tokens) for tokens in plain}) > 12, "all answers alike: the test shows nothing"
     assert _generate(tiny_model, **options, scheduler_cls=SSJFScheduler) == plain
+    monkeypatch.setenv("SSJF_VLLM_POLICY", "auto")
     assert _generate(tiny_model, **options, scheduler_cls="ssjf.integrations.vllm.SSJFScheduler") == plain

@@ -1,62 +1,41 @@
 """vLLM's own server over HTTP, with the front door and without: the same answers, the same errors, another order."""
 
 import asyncio
-import os
 import re
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
 
-ROOT = Path(__file__).parents[2]
-START_S = 240  # on a loaded machine
-WITH_US = ["--scheduling-policy", "priority", "--middleware", "tests.vllm.observing.ObservingMiddleware"]
+from tests.vllm.serving import FRONT_DOOR, serving
 
-
-def _serve(model: Path, log: Path, *options: str) -> Iterator[str]:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    env = {name: value for name, value in os.environ.items() if name != "VLLM_ENABLE_V1_MULTIPROCESSING"}
-    env |= {"PYTHONPATH": str(ROOT), "SSJF_VLLM_POLICY": "ssjf", "SSJF_VLLM_ACCEPT_HINTS": "true"}
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
-    command += ["--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(port), "--enforce-eager"]
-    command += ["--dtype", "float32", "--max-model-len", "1024", "--max-num-seqs", "1", *options]
-    with log.open("wb") as output, subprocess.Popen(command, env=env, stdout=output, stderr=output, cwd=ROOT) as server:
-        try:
-            _wait_until_healthy(f"http://127.0.0.1:{port}", server, log)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-
-
-def _wait_until_healthy(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    give_up_at = time.monotonic() + START_S
-    while True:
-        try:
-            if httpx.get(f"{url}/health", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        assert server.poll() is None, log.read_text()[-4000:]
-        assert time.monotonic() < give_up_at, log.read_text()[-4000:]
-        time.sleep(0.5)
+WITH_US = [*FRONT_DOOR[:-1], "tests.vllm.observing.ObservingMiddleware"]
+ONE_AT_A_TIME = ["--max-num-seqs", "1"]
+SETTINGS = {"policy": "ssjf", "accept_hints": "true"}
 
 
 @pytest.fixture(scope="module")
 def plain(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    yield from _serve(tiny_model, tmp_path_factory.mktemp("plain") / "log")
+    with serving(tiny_model, tmp_path_factory.mktemp("plain") / "log", *ONE_AT_A_TIME, settings={}) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
 def ours(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    yield from _serve(tiny_model, tmp_path_factory.mktemp("ours") / "log", *WITH_US)
+    log = tmp_path_factory.mktemp("ours") / "log"
+    with serving(tiny_model, log, *ONE_AT_A_TIME, *WITH_US, settings=SETTINGS) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def several(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Two API servers before one engine, in which the priority that a client sends is its tier."""
+    log = tmp_path_factory.mktemp("several") / "log"
+    options = (*ONE_AT_A_TIME, *WITH_US, "--api-server-count", "2")
+    with serving(tiny_model, log, *options, settings={**SETTINGS, "accept_tiers": "true"}) as url:
+        yield url
 
 
 def _client(url: str) -> openai.AsyncOpenAI:
@@ -77,7 +56,13 @@ async def _answers(url: str) -> list[str]:
         )
         pieces = [chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices]
         assert len(pieces) > 3
-        return [whole.choices[0].text, chat.choices[0].message.content or "", "".join(pieces)]
+        response = await client.responses.create(
+            model="tiny", input="Explain how a compiler works.", max_output_tokens=12, temperature=0
+        )
+        return [
+            *(whole.choices[0].text, chat.choices[0].message.content or "", "".join(pieces)),
+            response.output_text,
+        ]
 
 
 async def test_the_openai_client_gets_the_same_answers_through_us(plain: str, ours: str) -> None:
@@ -116,13 +101,13 @@ async def _waiting(client: httpx.AsyncClient, url: str, count: int) -> None:
         await asyncio.sleep(0.02)
 
 
-async def _order(url: str, hints: list[int]) -> list[int]:
+async def _order(url: str, hints: list[int], priorities: Sequence[int] = (0, -1, -2, -3)) -> list[int]:
     """Indices in the order of finishing, of requests that come one after the other while the only slot is taken."""
     finished: list[int] = []
     async with _client(url) as client, httpx.AsyncClient(timeout=60) as metrics:
 
-        async def ask(index: int, hint: int) -> None:
-            headers = {"x-ssjf-output-tokens": str(hint), "x-vllm-priority": str(-index)}
+        async def ask(index: int) -> None:
+            headers = {"x-ssjf-output-tokens": str(hints[index]), "x-vllm-priority": str(priorities[index])}
             await client.completions.create(model="tiny", prompt="Sea", max_tokens=40, extra_headers=headers)
             finished.append(index)
 
@@ -130,8 +115,8 @@ async def _order(url: str, hints: list[int]) -> list[int]:
             model="tiny", prompt="Sea", max_tokens=900, stream=True, extra_body={"ignore_eos": True}
         )
         tasks = []
-        for index, hint in enumerate(hints):
-            tasks.append(asyncio.create_task(ask(index, hint)))
+        for index in range(len(hints)):
+            tasks.append(asyncio.create_task(ask(index)))
             await _waiting(metrics, url, index + 1)
         async for _ in stream:
             pass
@@ -143,6 +128,11 @@ async def test_the_shortest_predicted_is_served_first_whatever_priority_clients_
     hints = [30, 10, 40, 20]
     assert await _order(ours, hints) == [1, 3, 0, 2]
     assert await _order(plain, hints) == [0, 1, 2, 3]
+
+
+async def test_several_api_servers_make_one_order_and_tiers_come_before_lengths(several: str) -> None:
+    assert await _order(several, [30, 10, 40, 20], [0, 0, 0, 0]) == [1, 3, 0, 2]
+    assert await _order(several, [30, 10, 40, 20], [0, 0, -1, 1]) == [2, 1, 0, 3]
 
 
 async def test_the_front_door_learns_true_lengths_from_vllm_s_books(ours: str) -> None:

@@ -25,14 +25,18 @@ def check() -> None:
     from ssjf.predict.artefact import load_predictor
 
     settings = load_settings()
-    policy = settings.make_policy()
+    policies = {
+        "the scheduler class": settings.make_policy(limits_waits=True),
+        "the front door": settings.make_policy(limits_waits=False),
+    }
     load_predictor(settings.predictor)
     version = compat.check(compat.SCHEDULER_PROBES, any_version=settings.any_version)
 
     serve = _serve_command()
     service = "measured" if settings.service is None else "as set"
     typer.echo(f"vLLM {version} works with ssjf.")
-    typer.echo(f"Policy {type(policy).__name__}, predictor {settings.predictor}, service seconds {service}.\n")
+    used = ", ".join(f"{type(policy).__name__} in {host}" for host, policy in policies.items())
+    typer.echo(f"Policy {used}; predictor {settings.predictor}, service seconds {service}.\n")
     typer.echo("The scheduler class, which predicts from token ids and learns as it goes:")
     typer.echo(f"  {serve} --scheduler-cls ssjf.integrations.vllm.SSJFScheduler\n")
     try:

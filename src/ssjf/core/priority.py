@@ -52,17 +52,21 @@ class PriorityMap:
         return -priority if self.higher_first else priority
 
 
-def sortable(policy: Policy) -> Policy:
-    """The policy that a host which can only send an integer uses when this one is asked for.
+def sortable(policy: Policy, *, limits_waits: bool = False) -> Policy:
+    """The policy that a host which sorts by one number per request uses when this one is asked for.
 
     That is the policy itself, except that `auto`, which needs a queue that asks how long the oldest may wait, is
-    replaced by `auto-static`. A host that gets another policy back should say so in its log.
+    replaced by `auto-static` where there is no such queue. A host that gets another policy back should say so.
+
+    Args:
+        policy: what is asked for.
+        limits_waits: whether the host's queue lets a policy put its oldest request first.
 
     Raises:
         ConfigError: no integer given at arrival can stand for the policy's order.
     """
     name = type(policy).__name__
-    if isinstance(policy, Auto):
+    if isinstance(policy, Auto) and not limits_waits:
         return AutoStatic(full_trust=policy.full_trust)
     if not policy.static:
         raise ConfigError(
@@ -74,7 +78,7 @@ def sortable(policy: Policy) -> Policy:
             f"policy {name} takes slots from running requests, which a priority does not make an engine do; use "
             "auto-static, aged-ssjf or ssjf"
         )
-    if isinstance(policy, AdaptivePolicy) and getattr(policy, "limits_waits", True):
+    if isinstance(policy, AdaptivePolicy) and getattr(policy, "limits_waits", True) and not limits_waits:
         raise ConfigError(
             f"policy {name} limits waits in a queue of its own, which a priority cannot do; use auto-static"
         )

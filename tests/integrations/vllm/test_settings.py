@@ -42,8 +42,8 @@ def test_auto_becomes_auto_static_and_the_log_says_so(
 ) -> None:
     monkeypatch.setenv("SSJF_VLLM_POLICY", "auto")
     with caplog.at_level(logging.WARNING):
-        assert isinstance(load_settings().make_policy(), AutoStatic)
-    assert "inside vLLM it is auto-static" in caplog.text
+        assert isinstance(load_settings().make_policy(limits_waits=False), AutoStatic)
+    assert "at the front door it is auto-static" in caplog.text
 
 
 def test_settings_for_vllm_are_no_mistake_of_the_gateway_s(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,12 @@ from typing import Any
 
 from ssjf.errors import ConfigError
 
-OLDEST, NEWEST = (0, 12), (0, 32)
-"""Supported versions, major and minor; the newest is the one that the tests run."""
+OLDEST, NEWEST = (0, 20), (0, 33)
+"""Supported versions, major and minor. The tests run 0.32; what is relied on was read in the others."""
 
 _OVERRIDDEN = ("add_request", "schedule", "update_from_output")
+_QUEUE = {"add_request", "pop_request", "peek_request", "prepend_request", "prepend_requests", "remove_request"}
+_QUEUE |= {"remove_requests", "__bool__", "__len__", "__iter__"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,12 @@ def _has_priority_queue() -> bool:
     return SchedulingPolicy("priority") is SchedulingPolicy.PRIORITY
 
 
+def _has_known_queue() -> bool:
+    from vllm.v1.core.sched.request_queue import RequestQueue  # noqa: PLC0415
+
+    return set(RequestQueue.__abstractmethods__) == _QUEUE
+
+
 def _has_priority_header() -> bool:
     from vllm.entrypoints.generate.base.serving import PRIORITY_HEADER  # noqa: PLC0415
 
@@ -134,6 +142,7 @@ SCHEDULER_PROBES = (
     Probe("the fields of v1.request.Request", _has_request_fields),
     Probe("SchedulerOutput.scheduled_new_reqs", _has_output_fields),
     Probe("SchedulingPolicy.PRIORITY", _has_priority_queue),
+    Probe("the methods of RequestQueue", _has_known_queue),
 )
 """What the scheduler class relies on."""
 

@@ -7,6 +7,7 @@ from, and owns no clock: all instants are the host's, the same clock as the requ
 from dataclasses import replace
 
 from ssjf.core.priority import PriorityMap
+from ssjf.core.queue import WaitingQueue
 from ssjf.core.service import LinearServiceModel, MeasuredServiceModel
 from ssjf.core.types import AdaptivePolicy, Job, Policy, Prediction, Request, Status
 
@@ -22,6 +23,7 @@ class Placer:
     """
 
     def __init__(self, policy: Policy, *, service: LinearServiceModel | None, num_slots: int) -> None:
+        self._policy = policy
         self._priority = PriorityMap(policy).priority
         self._adaptive = policy if isinstance(policy, AdaptivePolicy) else None
         self._service = service
@@ -32,6 +34,19 @@ class Placer:
 
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._live
+
+    @property
+    def limits_waits(self) -> bool:
+        """Whether the policy wants a queue that asks it how long the oldest may wait, as `make_queue` makes."""
+        return self._adaptive is not None and getattr(self._adaptive, "limits_waits", True)
+
+    def make_queue(self) -> WaitingQueue:
+        """An empty queue of the policy, for jobs that `job` gives."""
+        return WaitingQueue(self._policy)
+
+    def job(self, request_id: str) -> Job:
+        """What a queue knows of a live request."""
+        return self._live[request_id]
 
     def place(self, request: Request, prediction: Prediction) -> int:
         """The priority of a request that has just arrived; lower is served first."""

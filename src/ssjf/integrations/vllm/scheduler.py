@@ -1,7 +1,8 @@
 """The scheduler class: vLLM's own, sorting by our key.
 
 vLLM keeps its queue, its batches and its memory. Requests get their priority when they arrive, and with the policy
-`priority` vLLM serves the lowest first, ties by arrival, and throws out the highest when memory runs out.
+`priority` vLLM serves the lowest first, ties by arrival, and throws out the highest when memory runs out. Only for a
+policy that limits waits is vLLM's queue replaced, by the core's.
 
 The clock is the one of `request.arrival_time`, seconds since 1970: API servers stamp arrivals, the engine the rest.
 """
@@ -11,12 +12,14 @@ import time
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.request_queue import RequestQueue
 from vllm.v1.request import Request as EngineRequest
 from vllm.v1.request import RequestStatus
 
 from ssjf.core.types import Prediction, Request
 from ssjf.integrations.vllm.compat import SCHEDULER_PROBES, Probe, check, check_names
 from ssjf.integrations.vllm.placer import Placer
+from ssjf.integrations.vllm.queue import LimitedQueue
 from ssjf.integrations.vllm.settings import load_settings
 from ssjf.integrations.vllm.tokens import TokenPredictor, as_words
 
@@ -40,10 +43,18 @@ class SSJFScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM is not instal
         self._settings = settings = load_settings()
         check(SCHEDULER_PROBES, any_version=settings.any_version)
         config = (kwargs.get("vllm_config") or args[0]).scheduler_config
-        self._placer = Placer(settings.make_policy(), service=settings.service, num_slots=config.max_num_seqs)
+        policy = settings.make_policy(limits_waits=True)
+        self._placer = Placer(policy, service=settings.service, num_slots=config.max_num_seqs)
         config.policy = "priority"
         super().__init__(*args, **kwargs)
-        check_names((Probe("Scheduler.finished_req_ids", lambda: isinstance(self.finished_req_ids, set)),))
+        check_names(
+            (
+                Probe("Scheduler.finished_req_ids", lambda: isinstance(self.finished_req_ids, set)),
+                Probe("Scheduler.waiting", lambda: isinstance(self.waiting, RequestQueue)),
+            )
+        )
+        if self._placer.limits_waits:
+            self.waiting = LimitedQueue(self._placer)
         self._predictor = TokenPredictor()
         self._placed: dict[str, EngineRequest] = {}
         self._prefilling: dict[str, float] = {}  # request id -> when it started, until its first token
@@ -59,7 +70,11 @@ class SSJFScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM is not instal
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
         """One step, and note who starts with it."""
         self._settle()  # what was aborted since the last step; the step forgets their ids
+        if isinstance(self.waiting, LimitedQueue):
+            self.waiting.now = self.clock()
         output = super().schedule(*args, **kwargs)
+        if isinstance(self.waiting, LimitedQueue):
+            self.waiting.note_taken()
         for new in output.scheduled_new_reqs:
             if new.req_id in self._placer:
                 self._prefilling[new.req_id] = now = self.clock()
@@ -101,10 +116,10 @@ class SSJFScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM is not instal
 
     def _settle(self) -> None:
         """Learn from those who are done, forget those who were given up."""
-        for request_id in self.finished_req_ids:
-            request = self._placed.pop(request_id, None)
-            if request is None:
-                continue
+        ended = [name for name in self.finished_req_ids if name in self._placed]
+        ended.sort(key=lambda name: self._placer.job(name).sequence)  # what is learned must not hang on a set's order
+        for request_id in ended:
+            request = self._placed.pop(request_id)
             self._prefilling.pop(request_id, None)
             prefill_s = self._prefill_s.pop(request_id, None)
             if request.status not in _ENDED_BY_ITSELF:

@@ -25,7 +25,7 @@ class VLLMSettings(BaseSettings):
         env_prefix="SSJF_VLLM_", frozen=True, extra="forbid", strict=True, allow_inf_nan=False
     )
 
-    policy: str = Field("auto-static", description="who is served next, as NAME or NAME:CONSTANT=VALUE")
+    policy: str = Field("auto", description="who is served next, as NAME or NAME:CONSTANT=VALUE")
     predictor: str = Field("ngram", description="front door: name of a predictor or folder of a trained one")
     tokens_in_priority: bool = Field(
         default=False,
@@ -50,16 +50,19 @@ class VLLMSettings(BaseSettings):
             return None
         return LinearServiceModel(self.base_seconds, self.seconds_per_input_token, self.seconds_per_token)
 
-    def make_policy(self) -> Policy:
-        """The policy, in the form that an engine can sort by; says so where it is another than was asked for.
+    def make_policy(self, *, limits_waits: bool) -> Policy:
+        """The policy, in the form that its host can sort by; says so where it is another than was asked for.
+
+        Args:
+            limits_waits: whether the host's queue lets a policy put its oldest request first.
 
         Raises:
-            UserError: there is no such policy, or no engine can sort by it.
+            UserError: there is no such policy, or its host cannot sort by it.
         """
         asked = make_policy(self.policy)
-        used = sortable(asked)
+        used = sortable(asked, limits_waits=limits_waits)
         if used is not asked:
-            _log.warning("policy %s needs a queue of its own; inside vLLM it is auto-static", self.policy)
+            _log.warning("policy %s needs a queue of its own; at the front door it is auto-static", self.policy)
         return used
 
 

@@ -54,7 +54,7 @@ class FrontDoor:
         self._settings = settings
         self._budget_s = settings.predict_budget_ms / 1000
         self._forecaster = Forecaster(predictor, budget_s=self._budget_s, on_failure=self._failed)
-        self._placer = Placer(settings.make_policy(), service=settings.service, num_slots=_ONE_SLOT)
+        self._placer = Placer(settings.make_policy(limits_waits=False), service=settings.service, num_slots=_ONE_SLOT)
         self._clock = clock
         self._departed: deque[str] = deque()
         self.num_failures = 0
