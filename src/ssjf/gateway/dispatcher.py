@@ -69,9 +69,8 @@ class Exchange:
 
     @property
     def queued_s(self) -> float:
-        """Seconds from arrival to the first dispatch, which there must have been."""
-        assert self.job.started_at is not None
-        return self.job.started_at - self.job.request.arrival_time
+        """Seconds from arrival to the last dispatch, which there must have been."""
+        return self.dispatched_at - self.job.request.arrival_time
 
 
 class Expired(Exception):
@@ -223,7 +222,6 @@ class Dispatcher:
     def put_back(self, exchange: Exchange) -> None:
         """An admitted exchange that nothing was sent of waits again, where it stood."""
         exchange.lane.scheduler.preempt(exchange.job.request.request_id, self._clock())
-        exchange.job.started_at = None
         exchange.admitted = asyncio.get_running_loop().create_future()
         self.pump()
 
@@ -328,8 +326,8 @@ class Dispatcher:
         admitted = lane.scheduler.admit(now, limit)
         for job in admitted:
             exchange = self._live[job.request.request_id]
-            self._telemetry.started(exchange.queued_s)
             self._placed(exchange, lane.servers.server_of(job), now)
+            self._telemetry.started(exchange.queued_s)
             if not exchange.admitted.done():  # cancelled when its client has just left
                 exchange.admitted.set_result(None)
         return bool(admitted)

@@ -92,11 +92,8 @@ class Answer:
         self._sending_since: float | None = None
         self._heard_at = 0.0
         self.given_up = False
-        request = exchange.job.request
-        latest = request.arrival_time + way.patience.total_s
-        if request.deadline is not None:
-            latest = min(latest, request.deadline)
-        self._expiry = asyncio.get_running_loop().call_later(max(latest - clock.now(), 0.0), self._expire)
+        self._asking = False
+        self._expiry = self._set_expiry()
         self.work = asyncio.create_task(self._give())
         # not in a `finally` of the task, which a task that is cancelled before its first step never enters
         self.work.add_done_callback(self._done)
@@ -114,7 +111,7 @@ class Answer:
             if now - self._sending_since > patience.stall_s:  # the client takes nothing
                 self._end(Outcome.CANCELLED)
                 self.work.cancel()
-        elif not self.exchange.ended and self._overdue is None:
+        elif self._asking and not self.exchange.ended and self._overdue is None:
             self._overdue = self._too_late(now)
             if self._overdue is not None:
                 self.work.cancel()  # what it awaits; it goes on as after any failure of the engine
@@ -129,6 +126,13 @@ class Answer:
         silent_s = now - max(self._heard_at, exchange.dispatched_at)
         limit_s = patience.first_token_s if exchange.first_token_at is None else patience.stall_s
         return f"the engine sent nothing for {limit_s:g} s" if silent_s > limit_s else None
+
+    def _set_expiry(self) -> asyncio.TimerHandle:
+        request = self.exchange.job.request
+        latest = request.arrival_time + self._way.patience.total_s
+        if request.deadline is not None:
+            latest = min(latest, request.deadline)
+        return asyncio.get_running_loop().call_later(max(latest - clock.now(), 0.0), self._expire)
 
     def _expire(self) -> None:
         if self.exchange.job.status is Status.WAITING:
@@ -182,8 +186,7 @@ class Answer:
                 # before the slot goes to the next: if the engine has died, nobody is to be sent to it
                 died = await way.child.ends_within(_EXIT_NOTICED_S)
                 if died and unreachable:
-                    tried.clear()  # the next engine has it
-                    way.dispatcher.put_back(exchange)
+                    self._wait_again(tried)  # for the next engine
                     continue
             else:
                 way.pool.failed(member, unreachable=unreachable)
@@ -193,14 +196,22 @@ class Answer:
                 self._reader = None
                 continue
             if unreachable and not way.pool.of(exchange.server).server.open and member.was_up:
-                tried.clear()
-                way.dispatcher.put_back(exchange)  # until it is back, or the pool has lost hope
+                self._wait_again(tried)  # until it is back, or the pool has lost hope
                 continue
             await self.fail(str(failure))
             return
 
+    def _wait_again(self, tried: list[Server]) -> None:
+        """Nothing has reached an engine: back into the queue."""
+        tried.clear()
+        self._way.under_way.discard(self)
+        self._expiry.cancel()
+        self._expiry = self._set_expiry()
+        self._way.dispatcher.put_back(self.exchange)
+
     async def _attempt(self, member: Member) -> BackendError | None:
         """One engine's answer, passed on; the reason why it failed, if it did and nothing more was done about it."""
+        self._asking = True
         try:
             await self._ask(member)
         except BackendError as error:
@@ -214,6 +225,8 @@ class Answer:
                 raise
             overdue, self._overdue = self._overdue, None
             return BackendError(overdue)
+        finally:
+            self._asking = False
         return None
 
     async def _ask(self, member: Member) -> None:
