@@ -151,3 +151,18 @@ def test_a_weight_must_be_positive(weight: float) -> None:
 def test_a_policy_that_preempts_is_refused() -> None:
     with pytest.raises(ValueError, match="preempts"):
         Scheduler(PSJF(), Slots(1), tenant_weights={})
+
+
+def test_a_changed_prediction_changes_no_turn() -> None:
+    scheduler = fair(SSJF(), max_wait_s=1000)
+    for i in range(3):
+        scheduler.add(job(f"flood{i}", tenant="flood"), 0.0)
+    scheduler.add(job("other", tenant="other"), 0.0)
+    (first,) = scheduler.admit(0.0)
+    other = "other" if first.request.tenant == "flood" else "flood0"
+    assert scheduler.reprioritize(other, 0.0)
+    assert not scheduler.reprioritize("nobody", 0.0)
+    scheduler.finish(first.request.request_id, 5.0)
+    assert scheduler.reprioritize(other, 5.0)
+    (second,) = scheduler.admit(5.0)
+    assert second.request.tenant != first.request.tenant

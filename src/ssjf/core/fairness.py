@@ -152,6 +152,16 @@ class FairQueue:
                 del self._tiers[tier]
         return job
 
+    def update(self, request_id: str, now: float) -> bool:
+        """Put a waiting job where its changed value belongs; whether it waits. Its tenant's turn does not change."""
+        job = self._jobs.get(request_id)
+        if job is None:
+            return False
+        self._tiers[job.request.tier][job.request.tenant].update(request_id, now)
+        if self._max_wait_s is not None:
+            heappush(self._by_age, (job.request.arrival_time, job.sequence, job.ticket, job))
+        return True
+
     def in_order(self, now: float) -> list[Job]:
         """All waiting jobs by tier, tenant (who was given least first) and key, for display. O(n log n)."""
         return sorted(

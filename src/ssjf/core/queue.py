@@ -93,6 +93,14 @@ class WaitingQueue:
             self._forget(job)
         return job
 
+    def update(self, request_id: str, now: float) -> bool:
+        """Put a waiting job where its changed value belongs; whether it waits."""
+        job = self.remove(request_id)
+        if job is None:
+            return False
+        self.push(job, now)
+        return True
+
     def in_order(self, now: float) -> list[Job]:
         """All waiting jobs in the order of their keys, for display. O(n log n)."""
         return sorted(self._jobs.values(), key=lambda job: self.rank(job, now))

@@ -194,11 +194,7 @@ class Scheduler:
         Returns:
             Whether such a job waits.
         """
-        job = self.waiting.remove(request_id)
-        if job is None:
-            return False
-        self.waiting.push(job, now)
-        return True
+        return self.waiting.update(request_id, now)
 
     def wakeup(self) -> float | None:
         """The next time at which `admit` could differ without another call; None when only calls change it."""

@@ -203,12 +203,12 @@ class Dispatcher:
 
     def pump(self) -> None:
         """Let in whom the schedulers let in, one lane after the other where they share servers."""
-        lanes = [lane for lane in self._lanes.values() if lane.scheduler.waiting]
+        lanes = [servers for servers, lane in self._lanes.items() if lane.scheduler.waiting]
         if len(lanes) == 1:
-            self._admit(lanes[0], None)
+            self._admit(self._lanes[lanes[0]], None)
             return
-        while lanes:  # one request of each lane in turn
-            lanes = [lane for lane in lanes if self._admit(lane, 1)]
+        while lanes:
+            lanes = [servers for servers in lanes if self._admit_one(servers)]
 
     def move(self, exchange: Exchange, tried: Sequence[Server]) -> bool:
         """An admitted exchange goes to another server; returns whether there is one that it has not tried."""
@@ -320,6 +320,13 @@ class Dispatcher:
         limit = self._max_live.get(tenant)
         if limit is not None and self._live_of.get(tenant, 0) >= limit:
             raise QueueFull(f"{limit} requests of tenant {tenant!r} wait or run already")
+
+    def _admit_one(self, servers: tuple[Server, ...]) -> bool:
+        """One request of a lane, which then comes last in turn; returns whether there was one and room for it."""
+        if not self._admit(self._lanes[servers], 1):
+            return False
+        self._lanes[servers] = self._lanes.pop(servers)
+        return True
 
     def _admit(self, lane: Lane, limit: int | None) -> bool:
         now = self._clock()

@@ -41,12 +41,19 @@ class EngineUnreachable(BackendError):
     """No connection could be made: nothing of the request has reached the engine."""
 
 
-def forwardable(headers: Headers) -> list[tuple[str, str]]:
-    """The headers that may pass from one hop to the next."""
+def forwardable(headers: Headers, *, keep_keys: bool = False) -> list[tuple[str, str]]:
+    """The headers that may pass from one hop to the next.
+
+    Args:
+        headers: those that came.
+        keep_keys: API keys stay here.
+    """
     return [
         (name.decode("latin-1"), value.decode("latin-1"))
         for name, value in headers
-        if name.lower() not in _NOT_FORWARDED and not name.lower().startswith(_OWN_PREFIX)
+        if name.lower() not in _NOT_FORWARDED
+        and not name.lower().startswith(_OWN_PREFIX)
+        and not (keep_keys and name.lower() == b"authorization")
     ]
 
 

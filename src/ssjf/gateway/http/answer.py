@@ -61,6 +61,7 @@ class Way:
         child: the embedded engine's process; None when the engine is not ours.
         retried: called for each attempt at another engine.
         under_way: answers that have been sent to an engine.
+        keeps_keys: clients' API keys are the gateway's and go no further.
     """
 
     dispatcher: Dispatcher
@@ -69,6 +70,7 @@ class Way:
     child: SupervisedChild | None
     retried: Callable[[], None]
     under_way: "set[Answer]"
+    keeps_keys: bool
 
 
 class Answer:
@@ -232,7 +234,7 @@ class Answer:
     async def _ask(self, member: Member) -> None:
         exchange = self.exchange
         incoming = exchange.incoming
-        headers = forwardable(self._scope["headers"])
+        headers = forwardable(self._scope["headers"], keep_keys=self._way.keeps_keys)
         body = incoming.body if exchange.priority is None else with_priority(incoming.body, exchange.priority)
         async with member.http.request("POST", incoming.path, headers=headers, body=body) as response:
             if response.status in _TRY_ELSEWHERE and self._has_other(member):

@@ -229,6 +229,7 @@ class _Completions(_Endpoint):
             gateway.child,
             gateway.telemetry.retried,
             gateway.under_way,
+            gateway.keys.required,
         )
         answer = Answer(way, exchange, scope, send, own_headers)
         gateway.answers.add(answer)
@@ -262,10 +263,9 @@ class _PassThrough(_Endpoint):
         member = gateway.pool.of(min(servers, key=lambda server: server.work_left_s(now)))
         query = scope["query_string"]
         path = scope["raw_path"].decode("latin-1") + (f"?{query.decode('latin-1')}" if query else "")
-        drop = {"authorization"} if gateway.keys.required else set()
 
         async def run(scope: Scope, receive: Receive, send: Send, own_headers: dict[str, str]) -> None:
-            sent = [(name, value) for name, value in forwardable(scope["headers"]) if name.lower() not in drop]
+            sent = forwardable(scope["headers"], keep_keys=gateway.keys.required)
             started = False
             try:
                 async with member.http.request(scope["method"], path, headers=sent, body=body) as response:
