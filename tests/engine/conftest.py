@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 async def eventually(condition: Callable[[], bool]) -> None:
     """Let the event loop run until the condition holds."""
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
+        while not condition():
             await asyncio.sleep(0.001)
 
 

@@ -290,9 +290,7 @@ async def test_the_bodies_of_all_who_wait_are_bounded() -> None:
 
 # --- priorities -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("dialect", "sign"), [(UNKNOWN, 1), (SGLANG, -1)])
-async def test_in_priority_mode_all_go_in_and_the_engine_is_told_the_order(
-    monkeypatch: pytest.MonkeyPatch, dialect: Any, sign: int
-) -> None:
+async def test_in_priority_mode_all_go_in_and_the_engine_is_told_the_order(dialect: Any, sign: int) -> None:
     async with site(1, automatic=False, mode="priority", accept_hints=True, predict_budget_ms=60_000) as there:
         there.gateway.pool.members[0].dialect = dialect
         sent = [there.chat(text) for text in ("a b c d", "a", "a b")]
@@ -418,3 +416,31 @@ async def test_everything_else_under_v1_passes_through_as_it_came_and_as_it_is_a
             there.gateway.pool.shut(member)
         async with there.session.get(f"{there.url}/v1/files") as response:
             assert response.status == 503
+
+
+# --- how many at once -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("tells", [True, False])
+async def test_slots_auto_follows_what_the_engine_says_or_counts(monkeypatch: pytest.MonkeyPatch, tells: bool) -> None:
+    monkeypatch.setattr(pool, "_LOOK_S", 0.001)
+    page = "ssjf_engine_num_requests_running {running}\nssjf_engine_num_requests_waiting {queued}\n" + (
+        "ssjf_engine_max_num_seqs 3\n" if tells else ""
+    )
+    async with site(1, automatic=False, slots="auto") as there:
+        (member,) = there.gateway.pool.members
+
+        async def metrics_page(_: str) -> bytes:
+            in_hand = member.server.num_running
+            return page.format(running=min(in_hand, 3), queued=max(in_hand - 3, 0)).encode()
+
+        monkeypatch.setattr(member.http, "page", metrics_page)
+        await there.gateway.pool._meet(member)
+        assert member.server.slots == (3 if tells else 4)
+        sent = [there.chat(f"request {i}") for i in range(30)]
+        while member.server.slots != 3 or member.server.num_running > 3:
+            if len(there.engine.calls) > 3 and not there.engine.calls[0].finish.is_set():
+                there.engine.calls[0].finish.set()
+            await there.metrics()
+        there.engine.automatic = True
+        for call in there.engine.calls:
+            call.finish.set()
+        assert [status for status, _ in await asyncio.gather(*sent)] == [200] * 30

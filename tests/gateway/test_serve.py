@@ -127,7 +127,7 @@ sys.argv = ["ssjf", "serve", "--port", "0", "--predictor", "constant"]
 main.main()
 """
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stderr=asyncio.subprocess.PIPE)
-    while not (tmp_path / "up").exists():  # noqa: ASYNC110 - another process makes it
+    while not (tmp_path / "up").exists():
         await asyncio.sleep(0.01)
     process.terminate()
     _, log = await process.communicate()

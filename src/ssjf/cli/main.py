@@ -9,6 +9,7 @@ import typer
 
 from ssjf.cli.calibrate import calibrate
 from ssjf.cli.compare import compare
+from ssjf.cli.config import config
 from ssjf.cli.demo.command import demo
 from ssjf.cli.engine import engine
 from ssjf.cli.plan import plan
@@ -38,6 +39,7 @@ COMMANDS = (
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(config, name="config")
 app.add_typer(vllm, name="vllm")
 
 

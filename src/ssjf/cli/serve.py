@@ -9,9 +9,14 @@ from typing import Annotated
 import typer
 
 from ssjf.config import ServeSettings, load_settings
+from ssjf.core.priority import sortable
 from ssjf.core.types import Policy
 from ssjf.errors import ConfigError
 from ssjf.plugins import make_policy
+
+_log = logging.getLogger(__name__)
+_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+_EMBEDDED_SLOTS = 8  # how many the embedded engine serves at once is for us to say
 
 
 def _help(name: str) -> str:
@@ -46,17 +51,19 @@ def serve(
 ) -> None:
     """Serve OpenAI-compatible requests, shortest predicted answer first, before any engine.
 
-    Every option can also be set in the environment, for example SSJF_POLICY=ssjf.
+    Every option can also be set in the environment, for example SSJF_POLICY=ssjf, or in a file given by --config, which
+    also has settings for several engines, API keys and tenants. Flags win over the environment, and that over the file.
     """
     flags = {name: value for name, value in locals().items() if name != "config" and value != []}
     settings = load_settings(config, **flags)
-    if settings.engines() and settings.model is not None:
-        raise ConfigError("--model is for the embedded engine; with --backend the engine has its own")
+    check_together(settings)
 
     from ssjf.gateway import serve as gateway
     from ssjf.predict.artefact import load_predictor
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if not settings.keys and settings.host not in _LOOPBACK:
+        _log.warning("anybody who reaches %s may use this server: see ssjf config key", settings.host)
     code = gateway.serve(
         settings,
         policy=_policy(settings.policy),
@@ -65,6 +72,24 @@ def serve(
         engine_command=None if settings.engines() else _engine_command(settings),
     )
     raise typer.Exit(code)
+
+
+def check_together(settings: ServeSettings) -> None:
+    """Find out before anything starts what each setting alone cannot show.
+
+    Raises:
+        ConfigError: settings that do not go together, or a policy that does not work here.
+    """
+    policy = _policy(settings.policy)()
+    if settings.shadow is not None:
+        _policy(settings.shadow)
+    if settings.engines() and settings.model is not None:
+        raise ConfigError("--model is for the embedded engine; with --backend the engine has its own")
+    modes = {engine.mode or settings.mode for engine in settings.engines()} or {settings.mode}
+    if "priority" in modes:
+        if not settings.engines():
+            raise ConfigError("the embedded engine knows no priorities; mode priority is for those of --backend")
+        sortable(policy)
 
 
 def _policy(spec: str) -> Callable[[], Policy]:
@@ -78,7 +103,8 @@ def _policy(spec: str) -> Callable[[], Policy]:
 
 def _engine_command(settings: ServeSettings) -> Callable[[Path], Sequence[str]]:
     def command(socket: Path) -> Sequence[str]:
-        words = [sys.executable, "-m", "ssjf", "engine", "--max-num-seqs", str(settings.slots), "--uds", str(socket)]
+        slots = _EMBEDDED_SLOTS if settings.slots == "auto" else settings.slots
+        words = [sys.executable, "-m", "ssjf", "engine", "--max-num-seqs", str(slots), "--uds", str(socket)]
         words += ["--exit-with-parent"]
         return words if settings.model is None else [*words, "--model", settings.model]
 

@@ -45,7 +45,7 @@ class Outcome:
     largest_use: int = 0
 
 
-def run_reference(  # noqa: C901, PLR0912, PLR0915 - one plain loop to be read from top to bottom
+def run_reference(  # noqa: PLR0912 - one plain loop to be read from top to bottom
     jobs: list[tuple[Job, int]],
     policy: Policy,
     *,

@@ -1,0 +1,99 @@
+"""`ssjf config`: what is wrong with a settings file is said before a server starts with it."""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+GOOD = """
+policy = "aged-ssjf:rate=0.1"
+slots = "auto"
+[[backends]]
+url = "http://gpu-1:8000/v1"
+slots = 64
+[[backends]]
+url = "http://gpu-2:8000"
+mode = "priority"
+[tenants.research]
+weight = 2
+max_live = 100
+"""
+
+
+def ssjf(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ssjf", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | environment,
+    )
+
+
+def test_a_good_file_is_shown_with_where_each_value_comes_from(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(GOOD)
+    done = ssjf("config", "check", str(file), SSJF_PORT="9999")
+    assert done.returncode == 0, done.stderr
+    for text in ("these settings work", "http://gpu-1:8000/v1", "SSJF_PORT", "9999", "research"):
+        assert text in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("polcy = 'ssjf'", "did you mean 'policy'"),
+        ("[[backends]]\nurl = 'http://x'\nslot = 3", "backends.0.slot is no setting; did you mean 'slots'"),
+        ("[tenants.a]\nweigth = 3", "did you mean 'weight'"),
+        ("[[keys]]\nname = 'a'\nsha256 = 'no'", "keys.0.sha256"),
+        ("slots = 0", "setting slots"),
+        ("slots = 'many'", "slots are a whole number of at least 1, or auto"),
+        ("port = 'x'", "setting port"),
+        ("policy = 'ssfj'", "did you mean 'ssjf'"),
+        ("policy = 'hrrn'\nmode = 'priority'\nbackend = ['http://x']", "aged-ssjf"),
+        ("mode = 'priority'", "the embedded engine knows no priorities"),
+        ("backend = ['ftp://x']", "must be http://HOST:PORT"),
+        ("predictor = '/no/such/folder'", "/no/such/folder"),
+        ("model = 'm.gguf'\nbackend = ['http://x']", "--model is for the embedded engine"),
+        ("[[backends]]\nurl = 'http://x'\napi_key_env = 'NO_SUCH'", "NO_SUCH is not set"),
+        ("x = ", "is not TOML"),
+    ],
+)
+def test_a_mistake_is_named_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(text)
+    done = ssjf("config", "check", str(file))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_serve_says_the_same_and_does_not_start(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text("polcy = 'ssjf'")
+    done = ssjf("serve", "--config", str(file))
+    assert done.returncode == 2
+    assert "did you mean 'policy'" in done.stderr
+
+
+def test_a_missing_file_is_an_error() -> None:
+    done = ssjf("config", "check", "/no/such/file.toml")
+    assert done.returncode == 2
+    assert "cannot read /no/such/file.toml" in done.stderr
+
+
+def test_a_key_is_shown_once_and_kept_as_its_hash(tmp_path: Path) -> None:
+    done = ssjf("config", "key", "alice", "--tenant", "research", "--admin")
+    assert done.returncode == 0
+    found = re.search(r"sk-ssjf-\S+", done.stderr)
+    assert found is not None
+    assert found.group() not in done.stdout
+    assert hashlib.sha256(found.group().encode()).hexdigest() in done.stdout
+    file = tmp_path / "gateway.toml"
+    file.write_text(done.stdout)
+    assert "alice" in ssjf("config", "check", str(file)).stdout
+    assert ssjf("config", "key", 'a"b').returncode == 2
