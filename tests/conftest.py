@@ -1,6 +1,10 @@
 """Helpers for every test."""
 
+import os
 from collections.abc import Callable
+
+# before numpy is first imported: threads for small matrices cost more than they bring, most of all on a busy machine
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import hypothesis
 import pytest

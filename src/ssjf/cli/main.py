@@ -3,7 +3,11 @@
 Exit codes: 0 done, 1 it ran and failed, 2 bad input or usage.
 """
 
+import os
 import sys
+
+# before numpy is first imported: several threads for our small matrices would only fight the engine for its cores
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import typer
 
