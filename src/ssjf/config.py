@@ -95,7 +95,7 @@ class ServeSettings(BaseSettings):
     mode: Mode = Field("hold", description="hold: order requests here; priority: let all in and tell the engine")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 for any free one")
-    predictor: str = Field("ngram", description="name of a predictor or folder of a trained one")
+    predictor: str = Field("default", description="name of a predictor or folder of a trained one")
     accept_hints: bool = Field(default=False, description="clients may give output length, tier and priority")
     ignore_max_tokens: bool = Field(
         default=False, description="predict without the client's max_tokens, for experiments where it is the length"

@@ -26,7 +26,7 @@ class VLLMSettings(BaseSettings):
     )
 
     policy: str = Field("auto", description="who is served next, as NAME or NAME:CONSTANT=VALUE")
-    predictor: str = Field("ngram", description="front door: name of a predictor or folder of a trained one")
+    predictor: str = Field("default", description="front door: name of a predictor or folder of a trained one")
     tokens_in_priority: bool = Field(
         default=False,
         description="both are in use: the front door sends predicted tokens, the scheduler class makes the order",
