@@ -1,6 +1,7 @@
 """vLLM's scheduler under our class serves in the order of our simulator, and pays for it with nothing else."""
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -172,6 +173,18 @@ def test_fcfs_is_what_vllm_does_without_us(tmp_path: Path, configure: Configure)
     configure("fcfs")
     ours = serve(make_scheduler(tmp_path, SSJFScheduler, max_num_seqs=4), asks)
     assert (ours.start, ours.finish, ours.num_steps) == (plain.start, plain.finish, plain.num_steps)
+
+
+def test_the_log_tells_now_and_then_how_good_predictions_are(
+    tmp_path: Path, configure: Configure, caplog: pytest.LogCaptureFixture
+) -> None:
+    configure("auto")
+    with caplog.at_level("INFO", "vllm.ssjf"):
+        serve(make_scheduler(tmp_path, SSJFScheduler, max_num_seqs=4), _asks(520, mean_gap=14, noise=0.1))
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "vllm.ssjf"]
+    found = re.match(r"500 requests finished; .* put (\d+) % .*policy \{'trust': 1.0", told)
+    assert found is not None, told
+    assert int(found[1]) > 85
 
 
 def _crowd(**marks: Any) -> list[Ask]:

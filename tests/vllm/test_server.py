@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -32,10 +33,13 @@ def ours(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture(scope="module")
 def several(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Two API servers before one engine, in which the priority that a client sends is its tier."""
-    log = tmp_path_factory.mktemp("several") / "log"
+    folder = tmp_path_factory.mktemp("several")
     options = (*ONE_AT_A_TIME, *WITH_US, "--api-server-count", "2")
-    with serving(tiny_model, log, *options, settings={**SETTINGS, "accept_tiers": "true"}) as url:
+    settings = {**SETTINGS, "accept_tiers": "true", "lessons": str(folder / "lessons")}
+    with serving(tiny_model, folder / "log", *options, settings=settings) as url:
         yield url
+    with sqlite3.connect(folder / "lessons") as book:
+        assert book.execute("SELECT count(*) FROM lessons WHERE prompt = 'Sea'").fetchone()[0] >= 10
 
 
 def _client(url: str) -> openai.AsyncOpenAI:
@@ -145,3 +149,19 @@ async def test_the_front_door_learns_true_lengths_from_vllm_s_books(ours: str) -
             if (await http.get(f"{ours}/learned")).json() >= before + 2:
                 break
             await asyncio.sleep(0.02)
+
+
+async def test_vllm_s_page_of_metrics_tells_how_good_predictions_are(ours: str, several: str) -> None:
+    async with _client(ours) as client, httpx.AsyncClient(timeout=60) as http:
+        for url in (ours, several):
+            text = (await http.get(f"{url}/metrics")).text
+            found = re.search(r"^ssjf_prediction_ratio_count(?:\{\})? (\S+)$", text, re.MULTILINE)
+            assert found is not None
+            assert float(found[1]) >= 2, "requests of the tests before"
+            assert re.search(r"^ssjf_prediction_concordance(?:\{.*\})? \S+$", text, re.MULTILINE)
+        text = (await http.get(f"{ours}/metrics")).text
+        for _ in range(50):
+            await client.completions.create(model="tiny", prompt="Sea", max_tokens=2)
+        while not re.search(r"^ssjf_gain_ratio(?:\{.*\})? -?0\.\d+", text, re.MULTILINE):
+            await asyncio.sleep(0.05)
+            text = (await http.get(f"{ours}/metrics")).text

@@ -44,6 +44,10 @@ class Placer:
         """An empty queue of the policy, for jobs that `job` gives."""
         return WaitingQueue(self._policy)
 
+    def policy_state(self) -> dict[str, float]:
+        """What a policy that learns goes by at present."""
+        return {} if self._adaptive is None else self._adaptive.state()
+
     def job(self, request_id: str) -> Job:
         """What a queue knows of a live request."""
         return self._live[request_id]

@@ -11,8 +11,8 @@ from multiprocessing import parent_process
 
 from ssjf.errors import ConfigError, UserError
 from ssjf.integrations.vllm.compat import FRONT_DOOR_PROBES, SCHEDULER_PROBES, check
+from ssjf.integrations.vllm.front.middleware import make_predictor
 from ssjf.integrations.vllm.settings import load_settings
-from ssjf.predict.artefact import load_predictor
 
 MIDDLEWARE, SCHEDULER = "ssjf.integrations.vllm.SSJFMiddleware", "ssjf.integrations.vllm.SSJFScheduler"
 
@@ -46,7 +46,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
         check(SCHEDULER_PROBES, any_version=settings.any_version)
     if MIDDLEWARE in words:
         settings.make_policy(limits_waits=False)
-        load_predictor(settings.predictor)
+        make_predictor(settings)
         check(FRONT_DOOR_PROBES, any_version=settings.any_version)
         if SCHEDULER not in words and "priority" not in words and "--config" not in words:
             raise ConfigError("vLLM heeds no priorities unless it is told to: add --scheduling-policy priority")

@@ -7,6 +7,7 @@ policy that limits waits is vLLM's queue replaced, by the core's.
 The clock is the one of `request.arrival_time`, seconds since 1970: API servers stamp arrivals, the engine the rest.
 """
 
+import logging
 import math
 import time
 from typing import Any
@@ -16,6 +17,7 @@ from vllm.v1.core.sched.request_queue import RequestQueue
 from vllm.v1.request import Request as EngineRequest
 from vllm.v1.request import RequestStatus
 
+from ssjf.core.estimates import RankingQuality
 from ssjf.core.types import Prediction, Request
 from ssjf.integrations.vllm.compat import SCHEDULER_PROBES, Probe, check, check_names
 from ssjf.integrations.vllm.placer import Placer
@@ -26,7 +28,9 @@ from ssjf.integrations.vllm.tokens import TokenPredictor, as_words
 HINT = "ssjf_output_tokens"
 """The name under `vllm_xargs` by which a client, or a proxy before vLLM, gives a request's output length."""
 
+_log = logging.getLogger("vllm.ssjf")  # vLLM shows what is logged below its own name
 _LESSONS_PER_STEP = 2
+_TELL_EVERY = 500  # finished requests from one line in the log to the next
 _ENDED_BY_ITSELF = (RequestStatus.FINISHED_STOPPED, RequestStatus.FINISHED_LENGTH_CAPPED)
 
 
@@ -56,6 +60,8 @@ class SSJFScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM is not instal
         if self._placer.limits_waits:
             self.waiting = LimitedQueue(self._placer)
         self._predictor = TokenPredictor()
+        self._quality = RankingQuality()
+        self._num_finished = 0
         self._placed: dict[str, EngineRequest] = {}
         self._prefilling: dict[str, float] = {}  # request id -> when it started, until its first token
         self._prefill_s: dict[str, float] = {}
@@ -126,7 +132,24 @@ class SSJFScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM is not instal
                 self._placer.forget(request_id)
                 continue
             num_output_tokens = request.num_output_tokens
+            prediction = self._placer.job(request_id).prediction
             asked = self._placer.finished(
                 request_id, self.clock(), num_output_tokens=num_output_tokens, prefill_s=prefill_s
             )
             self._predictor.observe(asked, num_output_tokens)
+            assert prediction is not None
+            self._tell(prediction.num_output_tokens, num_output_tokens)
+
+    def _tell(self, predicted: float, true: int) -> None:
+        """Now and then, how good predictions are: the engine's process has no page of metrics."""
+        self._quality.add(predicted, true)
+        self._num_finished += 1
+        if self._num_finished % _TELL_EVERY == 0:
+            _log.info(
+                "%d requests finished; of the recent ones predictions put %.0f %% of all pairs in the right order; "
+                "true over predicted length %.2f; policy %s",
+                self._num_finished,
+                100 * self._quality.concordance,
+                self._quality.scale,
+                {name: round(value, 3) for name, value in self._placer.policy_state().items()},
+            )

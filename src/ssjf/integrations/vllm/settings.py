@@ -4,6 +4,7 @@ The processes of one vLLM (API servers, engine) inherit one environment, so they
 """
 
 import logging
+from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -27,6 +28,9 @@ class VLLMSettings(BaseSettings):
 
     policy: str = Field("auto", description="who is served next, as NAME or NAME:CONSTANT=VALUE")
     predictor: str = Field("default", description="front door: name of a predictor or folder of a trained one")
+    lessons: Path | None = Field(
+        None, description="front door: file in which true lengths, with prompts, are kept and shared by all API servers"
+    )
     tokens_in_priority: bool = Field(
         default=False,
         description="both are in use: the front door sends predicted tokens, the scheduler class makes the order",

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ssjf.core.types import Prediction, Request
 from ssjf.forecast import Forecaster
 from ssjf.integrations.vllm.front.bodies import Body
+from ssjf.integrations.vllm.front.metrics import metrics
 from ssjf.integrations.vllm.placer import Placer
 from ssjf.integrations.vllm.settings import VLLMSettings
 from ssjf.predict.base import Predictor
@@ -33,12 +34,14 @@ class Finished:
         num_output_tokens: the true length.
         prefill_s: seconds from its start to its first token.
         service_s: seconds from its start to its last token.
+        num_slots: how many the engine runs at once; None where this process does not see all of its requests.
     """
 
     request_id: str
     num_output_tokens: int
     prefill_s: float
     service_s: float
+    num_slots: int | None = None
 
 
 class FrontDoor:
@@ -57,7 +60,7 @@ class FrontDoor:
         self._placer = Placer(settings.make_policy(limits_waits=False), service=settings.service, num_slots=_ONE_SLOT)
         self._clock = clock
         self._departed: deque[str] = deque()
-        self.num_failures = 0
+        self._complained = False
         _doors.add(self)
 
     async def priority(
@@ -101,10 +104,20 @@ class FrontDoor:
         if done.request_id not in self._placer:
             return
         self._placer.started(done.request_id, now - done.service_s)
+        prediction = self._placer.job(done.request_id).prediction
         request = self._placer.finished(
             done.request_id, now, num_output_tokens=done.num_output_tokens, prefill_s=done.prefill_s or None
         )
         self._forecaster.observe(request, done.num_output_tokens)
+        assert prediction is not None
+        metrics().finished(
+            request,
+            prediction,
+            done.num_output_tokens,
+            service_s=done.service_s,
+            jct_s=now - request.arrival_time,
+            num_slots=done.num_slots,
+        )
 
     def left(self, request_id: str) -> None:
         """The response is over, however it ended; that it finished may still be told for a while."""
@@ -126,9 +139,10 @@ class FrontDoor:
             return self._forecaster.fallback(request)
 
     def _failed(self, kind: str) -> None:
-        if not self.num_failures:
+        metrics().fallback(kind)
+        if not self._complained:
+            self._complained = True
             _log.warning("a prediction came too late or not at all (%s); requests go on without", kind)
-        self.num_failures += 1
 
 
 _doors: "weakref.WeakSet[FrontDoor]" = weakref.WeakSet()

@@ -14,7 +14,10 @@ class FeedbackLogger(StatLoggerBase):  # type: ignore[misc]  # vLLM is not insta
     """Passes on each finished request's true length and times."""
 
     def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
-        """Nothing is needed of the configuration."""
+        """One for each engine of this API server."""
+        # with several API servers each sees a part of the requests, and cannot tell what another order would have given
+        alone = getattr(vllm_config.parallel_config, "_api_process_count", 1) == 1
+        self._num_slots = vllm_config.scheduler_config.max_num_seqs if alone and engine_index == 0 else None
 
     def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
         """One step of the engine, or of one of its engines."""
@@ -29,6 +32,7 @@ class FeedbackLogger(StatLoggerBase):  # type: ignore[misc]  # vLLM is not insta
                         num_output_tokens=request.num_generation_tokens,
                         prefill_s=request.prefill_time,
                         service_s=request.inference_time,
+                        num_slots=self._num_slots,
                     )
                 )
 

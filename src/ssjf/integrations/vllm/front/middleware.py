@@ -11,6 +11,7 @@ other endpoints get a place as well.
 """
 
 import math
+import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from importlib.util import find_spec
@@ -19,8 +20,10 @@ from typing import Any
 from ssjf.integrations.vllm.compat import FRONT_DOOR_PROBES, check
 from ssjf.integrations.vllm.front.bodies import read_body
 from ssjf.integrations.vllm.front.door import FrontDoor
-from ssjf.integrations.vllm.settings import load_settings
+from ssjf.integrations.vllm.front.lessons import LessonBook, SharedPredictor
+from ssjf.integrations.vllm.settings import VLLMSettings, load_settings
 from ssjf.predict.artefact import load_predictor
+from ssjf.predict.base import Predictor
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -45,7 +48,7 @@ class SSJFMiddleware:
     def __init__(self, app: App) -> None:
         self._app = app
         settings = load_settings()
-        self._door = FrontDoor(settings, load_predictor(settings.predictor))
+        self._door = FrontDoor(settings, make_predictor(settings))
         self._max_body_bytes = int(settings.max_body_mb * 2**20)
 
     @staticmethod
@@ -58,7 +61,7 @@ class SSJFMiddleware:
         settings = load_settings()
         if find_spec("vllm") is not None:  # it can be tried before any ASGI application
             check(FRONT_DOOR_PROBES, any_version=settings.any_version)
-        FrontDoor(settings, load_predictor(settings.predictor))
+        FrontDoor(settings, make_predictor(settings))
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """One connection."""
@@ -105,6 +108,18 @@ class SSJFMiddleware:
 
         body = b"".join(message.get("body", b"") for message in messages) if complete else None
         return body, again
+
+
+def make_predictor(settings: VLLMSettings) -> Predictor:
+    """The predictor of the settings, with the memory that they name.
+
+    Raises:
+        UserError: it cannot be loaded, or the file of lessons not be used.
+    """
+    predictor = load_predictor(settings.predictor)
+    if settings.lessons is None:
+        return predictor
+    return SharedPredictor(predictor, LessonBook(settings.lessons), time.monotonic)
 
 
 def _number(text: bytes | None) -> float | None:

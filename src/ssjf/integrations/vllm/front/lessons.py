@@ -1,0 +1,114 @@
+"""A memory that outlives the process and that several API servers share: which prompt had how long an answer.
+
+It is a log of lessons, not a file of weights: what several processes learned side by side cannot be added up, but each
+can learn what the others have seen. Whoever starts reads the most recent lessons first.
+
+The file holds prompts as clients sent them; only its owner may read it. Nothing here fails a request: a file that
+breaks while a server runs is complained of once and left alone.
+"""
+
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ssjf.core.types import Prediction, Request
+from ssjf.errors import ConfigError
+from ssjf.predict.base import Predictor
+
+_log = logging.getLogger(__name__)
+_KEPT = 5_000  # lessons in the file; a process that starts learns them in about a second
+_MAX_CHARS = 8_000  # of a prompt, from its head; longer ones are cut
+_LOOK_EVERY_S = 1.0  # seconds between two looks at what the others have written
+_TABLE = """
+CREATE TABLE IF NOT EXISTS lessons (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, writer TEXT, model TEXT, prompt TEXT, num_output_tokens INTEGER
+)
+"""
+
+
+class LessonBook:
+    """The file, as one process sees it.
+
+    Args:
+        path: of an SQLite file; made if it does not exist.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._writer = os.urandom(8).hex()
+        self._last_read = 0
+        try:
+            path.touch(mode=0o600)
+            # used by one thread at a time, which need not be this one
+            self._file = sqlite3.connect(path, timeout=5, check_same_thread=False, isolation_level=None)
+            self._file.execute("PRAGMA journal_mode = WAL")
+            self._file.execute("PRAGMA synchronous = OFF")  # a crash of the machine may cost lessons
+            self._file.execute(_TABLE)
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(f"SSJF_VLLM_LESSONS: cannot use {path}: {error}") from None
+
+    def read(self) -> list[tuple[Request, int]]:
+        """What others wrote since the last time; at first the most recent lessons of everybody."""
+        rows = self._file.execute(
+            "SELECT number, model, prompt, num_output_tokens FROM lessons WHERE number > ? AND writer != ? "
+            "ORDER BY number",
+            (self._last_read, self._writer),
+        ).fetchall()
+        if rows:
+            self._last_read = rows[-1][0]
+        return [
+            (Request(request_id=str(number), prompt=prompt, model=model, arrival_time=0.0), num_output_tokens)
+            for number, model, prompt, num_output_tokens in rows
+        ]
+
+    def write(self, request: Request, num_output_tokens: int) -> None:
+        """Add a lesson, and drop the oldest beyond the number that is kept."""
+        number = self._file.execute(
+            "INSERT INTO lessons (writer, model, prompt, num_output_tokens) VALUES (?, ?, ?, ?)",
+            (self._writer, request.model, request.prompt[:_MAX_CHARS], num_output_tokens),
+        ).lastrowid
+        if number is not None and number % 100 == 0:
+            self._file.execute("DELETE FROM lessons WHERE number <= ?", (number - _KEPT,))
+
+
+class SharedPredictor:
+    """A predictor that writes down what it learns, and learns what others have written.
+
+    Args:
+        predictor: who does the work.
+        book: the shared memory.
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, predictor: Predictor, book: LessonBook, clock: Callable[[], float]) -> None:
+        self._predictor = predictor
+        self._book: LessonBook | None = book
+        self._clock = clock
+        self._look_at = 0.0
+        self._learn_from_others()
+
+    def predict(self, requests: Sequence[Request]) -> list[Prediction]:
+        """See `Predictor`."""
+        return self._predictor.predict(requests)
+
+    def observe(self, request: Request, num_output_tokens: int) -> None:
+        """Learn one request and, now and then, those of others."""
+        self._predictor.observe(request, num_output_tokens)
+        try:
+            if self._book is not None:
+                self._book.write(request, num_output_tokens)
+            if self._clock() >= self._look_at:
+                self._learn_from_others()
+        except sqlite3.Error:
+            _log.exception("the file of lessons is left alone from here on")
+            self._book = None
+
+    def _learn_from_others(self) -> None:
+        if self._book is not None:
+            for request, num_output_tokens in self._book.read():
+                self._predictor.observe(request, num_output_tokens)
+        self._look_at = self._clock() + _LOOK_EVERY_S
