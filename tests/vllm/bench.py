@@ -139,7 +139,7 @@ def serve(scheduler: Any, asks: Sequence[Ask], *, aborts: Sequence[tuple[float, 
         for _, index in [abort for abort in aborts if abort[0] == now]:
             scheduler.finish_requests(_name(index), RequestStatus.FINISHED_ABORTED)
             live.pop(_name(index))
-        output = _scheduled(scheduler, live, run)
+        output = _scheduled(scheduler, run)
         for new in output.scheduled_new_reqs:
             run.started.append(int(new.req_id))
             run.start[int(new.req_id)] = now
@@ -168,14 +168,13 @@ def serve(scheduler: Any, asks: Sequence[Ask], *, aborts: Sequence[tuple[float, 
     return run
 
 
-def _scheduled(scheduler: Any, live: dict[str, Request], run: Run) -> Any:
+def _scheduled(scheduler: Any, run: Run) -> Any:
     """The scheduler's decision for one step, with a note of whom it threw out."""
-    running = {int(request.request_id) for request in scheduler.running}
-    before = {name: request.num_preemptions for name, request in live.items()}
+    before = {request: request.num_preemptions for request in scheduler.running}
     output = scheduler.schedule()
-    victims = {int(name) for name, times in before.items() if live[name].num_preemptions > times}
+    victims = {int(request.request_id) for request, times in before.items() if request.num_preemptions > times}
     if victims:
-        run.preemptions.append((running, victims))
+        run.preemptions.append(({int(request.request_id) for request in before}, victims))
     return output
 
 

@@ -14,8 +14,14 @@ _TEXT = [
 _CHAT = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
 
 
-def write_tiny_model(folder: Path) -> Path:
-    """Weights, configuration and tokenizer in a folder; the same ones every time."""
+def write_tiny_model(folder: Path, *, hidden_size: int = 64, num_layers: int = 2) -> Path:
+    """Weights, configuration and tokenizer in a folder; the same ones every time.
+
+    Args:
+        folder: made if it does not exist.
+        hidden_size: a multiple of 32.
+        num_layers: with more and wider ones a step takes longer.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -29,11 +35,11 @@ def write_tiny_model(folder: Path) -> Path:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(fast),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=hidden_size // 32,
+        num_key_value_heads=hidden_size // 32,
         max_position_embeddings=1024,
         bos_token_id=0,
         eos_token_id=1,
