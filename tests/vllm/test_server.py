@@ -3,13 +3,13 @@
 import asyncio
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import openai
 import pytest
 
+from tests.vllm.asking import client_of, order_of_service
 from tests.vllm.serving import FRONT_DOOR, serving
 
 WITH_US = [*FRONT_DOOR[:-1], "tests.vllm.observing.ObservingMiddleware"]
@@ -42,12 +42,8 @@ def several(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         assert book.execute("SELECT count(*) FROM lessons WHERE prompt = 'Sea'").fetchone()[0] >= 10
 
 
-def _client(url: str) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", timeout=120, max_retries=0)
-
-
 async def _answers(url: str) -> list[str]:
-    async with _client(url) as client:
+    async with client_of(url) as client:
         messages = [{"role": "user", "content": "Explain how a compiler works."}]
         whole = await client.completions.create(model="tiny", prompt="Name a colour.", max_tokens=12, temperature=0)
         chat = await client.chat.completions.create(model="tiny", messages=messages, max_tokens=12, temperature=0)  # type: ignore[arg-type]
@@ -96,51 +92,19 @@ async def test_a_malformed_body_gets_vllm_s_own_error(plain: str, ours: str, pat
     assert with_us.json() == without.json()
 
 
-async def _waiting(client: httpx.AsyncClient, url: str, count: int) -> None:
-    while True:
-        text = (await client.get(f"{url}/metrics")).text
-        found = re.search(r"^vllm:num_requests_waiting\{.*\} (\S+)$", text, re.MULTILINE)
-        if found is not None and float(found[1]) == count:
-            return
-        await asyncio.sleep(0.02)
-
-
-async def _order(url: str, hints: list[int], priorities: Sequence[int] = (0, -1, -2, -3)) -> list[int]:
-    """Indices in the order of finishing, of requests that come one after the other while the only slot is taken."""
-    finished: list[int] = []
-    async with _client(url) as client, httpx.AsyncClient(timeout=60) as metrics:
-
-        async def ask(index: int) -> None:
-            headers = {"x-ssjf-output-tokens": str(hints[index]), "x-vllm-priority": str(priorities[index])}
-            await client.completions.create(model="tiny", prompt="Sea", max_tokens=40, extra_headers=headers)
-            finished.append(index)
-
-        stream = await client.completions.create(
-            model="tiny", prompt="Sea", max_tokens=900, stream=True, extra_body={"ignore_eos": True}
-        )
-        tasks = []
-        for index in range(len(hints)):
-            tasks.append(asyncio.create_task(ask(index)))
-            await _waiting(metrics, url, index + 1)
-        async for _ in stream:
-            pass
-        await asyncio.gather(*tasks)
-    return finished
-
-
 async def test_the_shortest_predicted_is_served_first_whatever_priority_clients_send(plain: str, ours: str) -> None:
     hints = [30, 10, 40, 20]
-    assert await _order(ours, hints) == [1, 3, 0, 2]
-    assert await _order(plain, hints) == [0, 1, 2, 3]
+    assert await order_of_service(ours, hints) == [1, 3, 0, 2]
+    assert await order_of_service(plain, hints) == [0, 1, 2, 3]
 
 
 async def test_several_api_servers_make_one_order_and_tiers_come_before_lengths(several: str) -> None:
-    assert await _order(several, [30, 10, 40, 20], [0, 0, 0, 0]) == [1, 3, 0, 2]
-    assert await _order(several, [30, 10, 40, 20], [0, 0, -1, 1]) == [2, 1, 0, 3]
+    assert await order_of_service(several, [30, 10, 40, 20], [0, 0, 0, 0]) == [1, 3, 0, 2]
+    assert await order_of_service(several, [30, 10, 40, 20], [0, 0, -1, 1]) == [2, 1, 0, 3]
 
 
 async def test_the_front_door_learns_true_lengths_from_vllm_s_books(ours: str) -> None:
-    async with _client(ours) as client, httpx.AsyncClient(timeout=60) as http:
+    async with client_of(ours) as client, httpx.AsyncClient(timeout=60) as http:
         before = (await http.get(f"{ours}/learned")).json()
         await client.completions.create(model="tiny", prompt="Sea", max_tokens=5)
         messages = [{"role": "user", "content": "Sea"}]
@@ -152,7 +116,7 @@ async def test_the_front_door_learns_true_lengths_from_vllm_s_books(ours: str) -
 
 
 async def test_vllm_s_page_of_metrics_tells_how_good_predictions_are(ours: str, several: str) -> None:
-    async with _client(ours) as client, httpx.AsyncClient(timeout=60) as http:
+    async with client_of(ours) as client, httpx.AsyncClient(timeout=60) as http:
         for url in (ours, several):
             text = (await http.get(f"{url}/metrics")).text
             found = re.search(r"^ssjf_prediction_ratio_count(?:\{\})? (\S+)$", text, re.MULTILINE)

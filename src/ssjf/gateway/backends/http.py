@@ -27,6 +27,7 @@ _NOT_FORWARDED = {
     b"host",
     b"content-length",
     b"accept-encoding",
+    b"x-vllm-priority",  # to vLLM it counts more than the priority in the body, which is ours
 }
 _OWN_PREFIX = b"x-ssjf-"
 
