@@ -70,6 +70,50 @@ def render_messages(messages: Any) -> str:
     return "\n\n".join(f"{m.get('role', '')}: {message_text(m.get('content'))}" for m in turns)
 
 
+OPTIONS = ("max_tokens", "tools", "thinking", "thinking_budget", "json")
+"""Names of the numbers in `request_options`."""
+
+_EFFORTS = {"none": 0.0, "minimal": 0.25, "low": 0.5, "medium": 1.0, "high": 1.5}
+_BUDGETS = ("thinking_budget", "thinking_token_budget", "budget_tokens", "max_thinking_tokens")
+
+
+def request_options(fields: JSONObject) -> tuple[tuple[str, float], ...]:
+    """What a request asks for beside its prompt that may tell something of the answer's length; only what is there.
+
+    ``max_tokens``: the client's cap; ``tools``: how many it offers; ``thinking``: how hard the model is to think, from
+    0, not at all, over 1, as usual; ``thinking_budget``: tokens it may think for; ``json``: 1 if JSON is asked for.
+    Field names are those of OpenAI, vLLM, SGLang, Anthropic and Qwen; fields that make no sense are left out.
+    """
+    template = fields.get("chat_template_kwargs")
+    thinking = fields.get("thinking")
+    places = [part for part in (fields, template, thinking) if isinstance(part, dict)]
+    found: dict[str, float] = {}
+    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
+        found |= _number("max_tokens", fields.get(name))
+    if isinstance(fields.get("tools"), list):
+        found["tools"] = float(len(fields["tools"]))
+    effort = fields.get("reasoning_effort")
+    if isinstance(fields.get("reasoning"), dict):
+        effort = fields["reasoning"].get("effort", effort)
+    if isinstance(effort, str) and effort in _EFFORTS:
+        found["thinking"] = _EFFORTS[effort]
+    if isinstance(thinking, dict) and thinking.get("type") in ("enabled", "disabled"):
+        found["thinking"] = float(thinking["type"] == "enabled")
+    for part in places:
+        if isinstance(part.get("enable_thinking"), bool):
+            found["thinking"] = float(part["enable_thinking"])
+        for name in _BUDGETS:
+            found |= _number("thinking_budget", part.get(name))
+    answer_format = fields.get("response_format")
+    if isinstance(answer_format, dict) and str(answer_format.get("type", "")).startswith("json"):
+        found["json"] = 1.0
+    return tuple(found.items())
+
+
+def _number(name: str, value: Any) -> dict[str, float]:
+    return {name: float(value)} if type(value) is int and 0 <= value < 1 << 40 else {}
+
+
 _TURN = re.compile(r"(?:\A|\n\n)(system|developer|user|assistant|tool): ")
 
 

@@ -4,6 +4,7 @@ import math
 import random
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -133,6 +134,24 @@ def test_it_recovers_when_another_model_answers_under_the_same_name() -> None:
     prompts = [prompt_of(rng)[0] for _ in range(150)]
     predictions = predictor.predict([ask(prompt, model="m") for prompt in prompts])
     assert kendall_tau_b([p.num_output_tokens for p in predictions], [other(prompt) for prompt in prompts]) > 0.7
+
+
+def test_what_is_asked_for_beside_the_prompt_counts() -> None:
+    predictor = OnlinePredictor(Frozen(lambda _: 100.0))
+    rng = random.Random(1)
+
+    def with_options(thinks: bool, budget: float) -> Request:
+        options = (("thinking", float(thinks)), *((("thinking_budget", budget),) if thinks else ()))
+        return replace(ask(f"request {rng.random()}", model="m"), options=options)
+
+    for _ in range(200):
+        thinks, budget = rng.random() < 0.5, rng.choice([500.0, 4000.0])
+        predictor.observe(with_options(thinks, budget), round((budget if thinks else 50) * math.exp(rng.gauss(0, 0.2))))
+    plain, some, much = (
+        p.num_output_tokens
+        for p in predictor.predict([with_options(False, 0.0), with_options(True, 500.0), with_options(True, 4000.0)])
+    )
+    assert plain * 3 < some < much / 1.5
 
 
 def test_a_model_never_seen_starts_from_what_was_learned_of_all() -> None:

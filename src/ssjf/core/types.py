@@ -23,6 +23,8 @@ class Request:
         tenant: who pays; "" for nobody in particular.
         tier: smaller tiers are served strictly before larger ones.
         deadline: instant on the host's clock by which the answer is wanted.
+        options: what else was asked for that may tell something of the length, as (name, number) pairs; see
+            `ssjf.openai.request_options`.
     """
 
     request_id: str
@@ -34,6 +36,7 @@ class Request:
     tenant: str = ""
     tier: int = 0
     deadline: float | None = None
+    options: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,12 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from ssjf.core.types import Prediction
 from ssjf.metrics.rank import kendall_tau_b, spearman_rho
+
+_CLASSES = {"2": (50,), "5": (25, 50, 75, 99)}  # borders, in percent of the truths
 
 
 def evaluate(predictions: Sequence[Prediction], num_output_tokens: Sequence[int]) -> dict[str, float | None]:
@@ -19,8 +22,9 @@ def evaluate(predictions: Sequence[Prediction], num_output_tokens: Sequence[int]
         ``n``; ``tau_b`` (Kendall's), ``rho`` (Spearman's) and ``pair_accuracy`` (share of pairs of different truth that
         are in the right order, ties counting half) of the point predictions, None where one side is all ties; ``mae``,
         ``rmse`` and ``median_mae``, the errors in tokens of the point prediction and of the median where there is one;
-        ``log_mae``, of log(1 + tokens) by the median where there is one; and ``coverage_L`` for each quantile level L:
-        the share of truths at or below that quantile.
+        ``log_mae``, of log(1 + tokens) by the median where there is one; ``coverage_L`` for each quantile level L: the
+        share of truths at or below that quantile; and ``accuracy_K`` and ``f1_K`` (unweighted mean over the classes)
+        for K = 2 classes, above the truths' median or not, and the SSJF paper's 5, between their percentiles.
     """
     points = np.array([prediction.num_output_tokens for prediction in predictions], dtype=np.float64)
     truth = np.array(num_output_tokens, dtype=np.float64)
@@ -38,7 +42,20 @@ def evaluate(predictions: Sequence[Prediction], num_output_tokens: Sequence[int]
     }
     for level in quantiles[0]:
         metrics[f"coverage_{level:g}"] = float(np.mean([t <= q[level] for q, t in zip(quantiles, truth, strict=True)]))
+    for name, percentiles in _CLASSES.items():
+        borders = np.unique(np.percentile(truth, percentiles))
+        is_class, said = np.searchsorted(borders, truth), np.searchsorted(borders, medians)
+        metrics[f"accuracy_{name}"] = float(np.mean(is_class == said))
+        metrics[f"f1_{name}"] = _macro_f1(is_class, said)
     return metrics
+
+
+def _macro_f1(truth: npt.NDArray[np.intp], predicted: npt.NDArray[np.intp]) -> float:
+    scores = []
+    for label in np.unique(truth):
+        hits = int(np.sum((truth == label) & (predicted == label)))
+        scores.append(2 * hits / (int(np.sum(truth == label)) + int(np.sum(predicted == label))))
+    return float(np.mean(scores))
 
 
 def pair_accuracy(predicted: Sequence[float], truth: Sequence[float]) -> float | None:

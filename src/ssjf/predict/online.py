@@ -2,7 +2,8 @@
 
 For each target model a ridge regression in log(1 + tokens) stacks, on what was predicted *before* the truth was known,
 
-    the base predictor,  an n-gram model that learns online from zero,  a description of the prompt
+    the base predictor,  an n-gram model that learns online from zero,  a description of the prompt,
+    what the request asks for beside it: tools, thinking, a thinking budget, JSON, a cap (`ssjf.openai.OPTIONS`)
 
 so that bias, scale and the worth of the base are learned together: a base that ranks no better than chance loses its
 say. Two experts are fitted, on a long and on a short past, and share the prediction by how well they did lately: after
@@ -24,6 +25,7 @@ import numpy.typing as npt
 
 from ssjf.core.types import Prediction, Request
 from ssjf.errors import ArtefactError
+from ssjf.openai import OPTIONS
 from ssjf.plugins import PREDICTORS, find
 from ssjf.predict.base import Predictor
 from ssjf.predict.ngram import LEVELS, NgramPredictor
@@ -34,7 +36,8 @@ Float64 = npt.NDArray[np.float64]
 
 FORMAT = 1
 _FIRST = 2  # columns before the description: base, n-gram model
-_NUM_COLUMNS = _FIRST + len(prompt.NAMES)
+_OPTIONS_AT = _FIRST + len(prompt.NAMES)
+_NUM_COLUMNS = _OPTIONS_AT + 2 * len(OPTIONS)  # whether each option is there, and its logarithm
 _LONG, _SHORT = 1000, 120  # finished requests that the two experts go by
 _REFIT_EVERY = 20  # of them; before that, whenever their number has grown by a quarter
 # Requests that must speak against the prior for a column of standard deviation 1 to be believed half: chosen by the
@@ -104,7 +107,8 @@ class OnlinePredictor:
         rows = np.empty((len(requests), _NUM_COLUMNS))
         for column, predictions in enumerate((bases, ngrams)):
             rows[:, column] = [math.log1p(prediction.num_output_tokens) for prediction in predictions]
-        rows[:, _FIRST:] = prompt.describe([request.prompt for request in requests])
+        rows[:, _FIRST:_OPTIONS_AT] = prompt.describe([request.prompt for request in requests])
+        rows[:, _OPTIONS_AT:] = [_described_options(request) for request in requests]
         return rows, bases
 
     def _target(self, model: str) -> "_Target | None":
@@ -337,6 +341,11 @@ class _Coefficients:
         """What `array` described."""
         slopes, centre, reach = (np.array(part[:-1], np.float64) for part in array)
         return cls(float(array[0, -1]), slopes, centre, reach)
+
+
+def _described_options(request: Request) -> list[float]:
+    given = dict(request.options)
+    return [value for name in OPTIONS for value in (float(name in given), math.log1p(given.get(name, 0.0)))]
 
 
 def _ridge(rows: Float64, truths: Float64) -> Float64:

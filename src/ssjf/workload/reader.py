@@ -20,6 +20,7 @@ import orjson
 from ssjf.errors import DataError, did_you_mean
 from ssjf.openai import message_text
 from ssjf.workload.formats import Chunk, read_chunks
+from ssjf.workload.hub import local_copy
 from ssjf.workload.items import WorkItem
 
 # Canonical column: the names that are understood for it, in order of preference. They are those of: this project; the
@@ -55,7 +56,8 @@ def read_workload(
     """Read a workload or prompt set.
 
     Args:
-        path: a file ending in .csv, .tsv, .jsonl, .json or .parquet; .gz may follow.
+        path: a file ending in .csv, .tsv, .jsonl, .json or .parquet; .gz may follow. ``hf://OWNER/NAME/FILE`` is a
+            file of a data set on the Hugging Face hub.
         target_model: picks the model in a set with lengths for several, and the rows of that model in a set whose rows
             name their models. Where the file names none, the items get this name. With `ALL_MODELS`, a row
             with lengths for several models becomes an item for each.
@@ -71,7 +73,7 @@ def read_workload(
     Cost: about 3 s for a million CSV rows of numbers.
     """
     with _no_garbage_collection():
-        return _read(Path(path), target_model, require)
+        return _read(local_copy(path), target_model, require)
 
 
 def _read(path: Path, target_model: str | None, require: Collection[str]) -> list[WorkItem]:

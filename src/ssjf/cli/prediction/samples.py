@@ -37,4 +37,6 @@ def read_samples(data: Path, target_model: str | None) -> "tuple[list[Sample], i
 
 def sha256_of(data: Path) -> str:
     """Of the file's bytes; what an artefact's card keeps of the data it was trained on."""
-    return hashlib.sha256(data.read_bytes()).hexdigest()
+    from ssjf.workload.hub import local_copy
+
+    return hashlib.sha256(local_copy(data).read_bytes()).hexdigest()

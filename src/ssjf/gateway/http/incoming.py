@@ -12,7 +12,7 @@ import orjson
 from ssjf.core.types import Request
 from ssjf.errors import RequestError
 from ssjf.gateway import clock
-from ssjf.openai import JSONObject, parse_json_object, render_messages
+from ssjf.openai import JSONObject, parse_json_object, render_messages, request_options
 
 HINT_HEADER = "x-ssjf-output-tokens"
 TIER_HEADER = "x-ssjf-tier"
@@ -92,6 +92,9 @@ def parse(
         body = orjson.dumps(fields)
     deadline = now + _number(headers, DEADLINE_HEADER, "seconds") if DEADLINE_HEADER in headers else None
     prompt, num_prompt_tokens = _prompt(path, fields)
+    asked = request_options(fields)
+    if ignore_max_tokens:
+        asked = tuple(option for option in asked if option[0] != "max_tokens")
     max_tokens = _max_tokens(fields)
     stream = fields.get("stream") or False
     if not isinstance(stream, bool):
@@ -114,6 +117,9 @@ def parse(
             tenant=caller.tenant,
             tier=tier,
             deadline=deadline,
+            options=tuple(
+                pair for pair in request_options(fields) if not (ignore_max_tokens and pair[0] == "max_tokens")
+            ),
         ),
         path=path,
         body=_with_usage(body, fields) if stream and not usage_wanted else body,
