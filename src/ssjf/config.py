@@ -114,6 +114,11 @@ class ServeSettings(BaseSettings):
         None, description="header that names the tenant, for gateways behind a proxy that sets it"
     )
     fair: bool = Field(default=False, description="share service among tenants by their weights")
+    log: Path | None = Field(
+        default=None, description="SQLite file for the request log and what the predictor learns; none keeps nothing"
+    )
+    log_prompts: bool = Field(default=False, description="keep the text of prompts in the log, to train on")
+    log_max_rows: int = Field(1_000_000, ge=1, description="requests that the log keeps; the oldest go")
     keys: list[KeySettings] = Field(default=[], description="API keys; none lets everybody in")
     tenants: dict[str, TenantSettings] = Field(default={}, description="tenants that differ from others")
 

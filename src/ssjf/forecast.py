@@ -62,6 +62,7 @@ class Forecaster:
         self._mean = 0.0
         self._num_observed = 0
         self._complained = False
+        self._num_learned = 0
 
     def fallback(self, request: Request) -> Prediction:
         """What to go by until, or instead of, a prediction: the mean of finished requests, then the client's cap."""
@@ -85,6 +86,15 @@ class Forecaster:
         self._mean += (num_output_tokens - self._mean) / min(self._num_observed, _MEMORY)
         self._lessons.append((request, num_output_tokens))
         self._wake()
+
+    async def with_predictor(self, function: Callable[[Predictor], T]) -> T:
+        """What the function makes of the predictor, in the predictor's own thread; it must not raise."""
+        return await self._thread.run(partial(function, self._predictor))
+
+    @property
+    def num_learned(self) -> int:
+        """How many lessons the predictor has had."""
+        return self._num_learned
 
     async def close(self) -> None:
         """Drop what is pending and end the thread, if it can be ended."""
@@ -131,6 +141,7 @@ class Forecaster:
 
     def _learn(self, lessons: list[tuple[Request, int]]) -> None:
         """In the predictor's thread."""
+        self._num_learned += len(lessons)
         for request, num_output_tokens in lessons:
             try:
                 self._predictor.observe(request, num_output_tokens)

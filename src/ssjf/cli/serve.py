@@ -48,6 +48,8 @@ def serve(
     max_body_mb: Annotated[float | None, typer.Option(help=_help("max_body_mb"))] = None,
     predict_budget_ms: Annotated[float | None, typer.Option(help=_help("predict_budget_ms"))] = None,
     drain_s: Annotated[float | None, typer.Option(help=_help("drain_s"))] = None,
+    log: Annotated[Path | None, typer.Option(help=_help("log"))] = None,
+    log_prompts: Annotated[bool | None, typer.Option("--log-prompts", help=_help("log_prompts"))] = None,
 ) -> None:
     """Serve OpenAI-compatible requests, shortest predicted answer first, before any engine.
 
@@ -60,6 +62,7 @@ def serve(
 
     from ssjf.gateway import serve as gateway
     from ssjf.predict.artefact import load_predictor
+    from ssjf.predict.online import corrected
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if not settings.keys and settings.host not in _LOOPBACK:
@@ -68,7 +71,7 @@ def serve(
         settings,
         policy=_policy(settings.policy),
         shadow=None if settings.shadow is None else _policy(settings.shadow),
-        predictor=load_predictor(settings.predictor),
+        predictor=corrected(load_predictor(settings.predictor)),
         engine_command=None if settings.engines() else _engine_command(settings),
     )
     raise typer.Exit(code)

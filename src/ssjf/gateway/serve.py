@@ -27,6 +27,8 @@ from ssjf.gateway.dispatcher import Dispatcher
 from ssjf.gateway.http.answer import Patience
 from ssjf.gateway.http.app import Gateway, make_app
 from ssjf.gateway.http.keys import Keys
+from ssjf.gateway.journal.keeping import Keeper, log_to, recall
+from ssjf.gateway.journal.store import Journal
 from ssjf.gateway.shadow import Shadow
 from ssjf.gateway.telemetry import Telemetry
 from ssjf.predict.base import Predictor
@@ -98,6 +100,12 @@ async def running_gateway(
             engines = [BackendSettings(url=f"unix:{uds}", name="embedded")]
         pool = make_pool(settings, engines, supervised=engine_command is not None)
         telemetry.watch_pool(pool)
+        journal = None
+        if settings.log is not None:
+            journal = Journal(settings.log, max_rows=settings.log_max_rows, keep_prompts=settings.log_prompts)
+            stack.callback(journal.close)
+            telemetry.watch_journal(journal)
+            recall(journal, predictor, settings.predictor)
         forecaster = Forecaster(predictor, budget_s=settings.predict_budget_ms / 1000, on_failure=telemetry.fallback)
         stack.push_async_callback(forecaster.close)
         ordered_there = {member.server: member for member in pool.members if member.mode == "priority"}
@@ -134,6 +142,11 @@ async def running_gateway(
             max_live={name: tenant.max_live for name, tenant in settings.tenants.items() if tenant.max_live},
             max_waiting_bytes=settings.max_waiting_mb * 2**20,
         )
+        if journal is not None:
+            dispatcher.listeners.append(log_to(journal, settings.policy))
+            keeper = Keeper(journal, forecaster, settings.predictor)
+            stack.push_async_callback(keeper.close)
+            keeper.start()
         pool.on_change = dispatcher.pump
         pool.has_backlog = dispatcher.has_backlog
         stack.push_async_callback(pool.close)

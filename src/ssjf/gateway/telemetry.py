@@ -17,6 +17,7 @@ from ssjf.gateway import clock
 if TYPE_CHECKING:
     from ssjf.gateway.backends.pool import Member, Pool
     from ssjf.gateway.dispatcher import Dispatcher, Exchange, Lane
+    from ssjf.gateway.journal.store import Journal
     from ssjf.gateway.shadow import Estimate
 
 _log = logging.getLogger(__name__)
@@ -71,6 +72,9 @@ class Telemetry:
             ["name", "backends"],
             registry=self.registry,
         )
+        self._dropped = Gauge(
+            "ssjf_log_dropped", "Requests that could not be written to the log.", registry=self.registry
+        )
         self._retries = Counter(
             "ssjf_retries", "Requests that went to another backend after one had failed.", registry=self.registry
         )
@@ -120,6 +124,10 @@ class Telemetry:
         for member in pool.members:
             for name, read in _OF_BACKEND.items():
                 self._backend[name].labels(member.name).set_function(partial(read, member))
+
+    def watch_journal(self, journal: "Journal") -> None:
+        """There is a request log."""
+        self._dropped.set_function(lambda: journal.num_dropped)
 
     def retried(self) -> None:
         """A request goes to another backend."""

@@ -182,6 +182,18 @@ class NgramPredictor:
         }
         return arrays, {"features": features.FORMAT, "target_models": list(self._targets)}
 
+    def learned(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """What finished requests and training have taught: all of it; what `resume` takes."""
+        return self.state()
+
+    def resume(self, arrays: Mapping[str, npt.NDArray[Any]], state: Mapping[str, Any]) -> None:
+        """Go on from where `learned` was called.
+
+        Raises:
+            ArtefactError: it is of another version, or parts are missing or of the wrong shape.
+        """
+        self.__dict__.update(type(self).restore(arrays, state).__dict__)
+
     @classmethod
     def restore(cls, arrays: Mapping[str, npt.NDArray[Any]], state: Mapping[str, Any]) -> "NgramPredictor":
         """The predictor that `state` described.

@@ -187,6 +187,11 @@ class OnlinePredictor:
         return predictor
 
 
+def corrected(predictor: Predictor) -> Predictor:
+    """The predictor itself, or, if it says that it is frozen, with a layer that learns from finished requests."""
+    return OnlinePredictor(predictor) if getattr(predictor, "frozen", False) else predictor
+
+
 class _Target:
     """What is known of one target model.
 

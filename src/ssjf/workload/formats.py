@@ -3,8 +3,10 @@
 This module knows file formats; it does not know what a column means.
 """
 
+import contextlib
 import csv
 import gzip
+import sqlite3
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -53,20 +55,49 @@ def read_chunks(path: Path) -> Iterator[Chunk]:
     """Read a file by its suffix.
 
     Args:
-        path: ends in .csv, .tsv, .jsonl, .json (a list of objects) or .parquet; .gz may follow.
+        path: ends in .csv, .tsv, .jsonl, .json (a list of objects) or .parquet; .gz may follow. Or in .sqlite or .db:
+            a gateway's request log, of which completed requests count.
 
     Raises:
         DataError: the file is not what its suffix says; the message names the row where one is at fault.
     """
+    if path.suffix.lower() in _LOGS:
+        yield from _read_log(path)
+        return
     kind = Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix
     reader = _READERS.get(kind.lower())
     if reader is None:
-        raise DataError(f"{path}: the file's name must end in {', '.join(_READERS)}; .gz may follow")
+        raise DataError(f"{path}: the file's name must end in {', '.join((*_READERS, *_LOGS))}; .gz may follow")
     try:
         with _open(path) as file:
             yield from reader(path, file)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
+
+
+_LOGS = (".sqlite", ".db")
+_LOG_COLUMNS = {
+    "arrival_s": "time - jct_s",
+    **{name: name for name in ("input_tokens", "output_tokens", "predicted_tokens", "prompt", "model", "tenant")},
+}
+
+
+def _read_log(path: Path) -> Iterator[Chunk]:
+    """A gateway's request log, in order of arrival; a gateway may be writing to it."""
+    if not path.is_file():
+        raise DataError(f"{path} cannot be read: no such file")
+    chosen = ", ".join(f"{expression} AS {name}" for name, expression in _LOG_COLUMNS.items())
+    query = f"SELECT {chosen} FROM requests WHERE outcome = 'completed' ORDER BY time - jct_s, id"  # noqa: S608 - ours
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            cursor = database.execute(query)
+            first = 0
+            while rows := cursor.fetchmany(_CHUNK_ROWS):
+                columns: dict[str, Sequence[Any]] = dict(zip(_LOG_COLUMNS, zip(*rows, strict=True), strict=True))
+                yield Chunk(path, columns, range(first, first + len(rows)), None)
+                first += len(rows)
+    except sqlite3.Error as error:
+        raise DataError(f"{path} is no request log of a gateway: {error}") from None
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -84,6 +84,7 @@ class ProxyPredictor:
     """
 
     family = "proxy"
+    frozen = True
 
     def __init__(
         self, arrays: Mapping[str, npt.NDArray[Any]] | None = None, state: Mapping[str, Any] | None = None

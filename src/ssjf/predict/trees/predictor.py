@@ -74,6 +74,7 @@ class TreesPredictor:
     """
 
     family = "trees"
+    frozen = True
 
     def __init__(
         self,
