@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from ssjf.integrations.vllm import SSJFScheduler
-from tests.vllm.bench import Ask, Run, make_scheduler, serve
-from vllm import LLM, SamplingParams
+from tests.vllm.bench import Ask, make_scheduler, serve
+from tests.vllm.whole_engine import make_engine, serve_whole
+from vllm import SamplingParams
 
 
 def _requests() -> tuple[list[dict[str, list[int]]], list[SamplingParams]]:
@@ -28,13 +29,8 @@ def _requests() -> tuple[list[dict[str, list[int]]], list[SamplingParams]]:
     return prompts, params
 
 
-def _engine(model: Path, **options: Any) -> LLM:
-    limits = {"max_model_len": 512, "max_num_seqs": 3}
-    return LLM(model=str(model), enforce_eager=True, dtype="float32", disable_log_stats=True, **limits, **options)
-
-
 def _generate(model: Path, **options: Any) -> list[list[int]]:
-    engine = _engine(model, **options)
+    engine = make_engine(model, **options)
     prompts, params = _requests()
     try:
         return [list(output.outputs[0].token_ids) for output in engine.generate(prompts, params, use_tqdm=False)]
@@ -62,41 +58,6 @@ def test_output_tokens_are_those_of_vllm_without_us(
     assert _generate(tiny_model, **options, scheduler_cls="ssjf.integrations.vllm.SSJFScheduler") == plain
 
 
-def _serve_in_steps(model: Path, asks: list[Ask], **options: Any) -> Run:
-    """What `serve` tells of a scheduler alone, of a whole engine; a step is a second to it as well."""
-    llm = _engine(model, enable_prefix_caching=False, **options)
-    engine, run, now, coming = llm.llm_engine, Run(), 0.0, 0
-    scheduler = engine.engine_core.engine_core.scheduler
-    update_from_output = scheduler.update_from_output
-
-    def a_second_later(*args: Any, **kwargs: Any) -> Any:
-        nonlocal now
-        now += 1.0
-        run.num_steps += 1
-        return update_from_output(*args, **kwargs)
-
-    scheduler.clock, scheduler.update_from_output = lambda: now, a_second_later
-    try:
-        while coming < len(asks) or engine.has_unfinished_requests():
-            if not engine.has_unfinished_requests():
-                now = max(now, asks[coming].arrival)
-            while coming < len(asks) and asks[coming].arrival <= now:
-                ask = asks[coming]
-                hint = {"ssjf_output_tokens": ask.hint}
-                params = SamplingParams(max_tokens=ask.num_output_tokens, ignore_eos=True, extra_args=hint)
-                prompt = {"prompt_token_ids": [5] * ask.num_prompt_tokens}
-                engine.add_request(f"{coming:06d}", prompt, params, arrival_time=ask.arrival)
-                coming += 1
-            for output in engine.step():
-                index = int(output.request_id)
-                run.first_token.setdefault(index, now)
-                if output.finished:
-                    run.finish[index] = now
-    finally:
-        engine.engine_core.shutdown()
-    return run
-
-
 @pytest.mark.parametrize("policy", [None, "ssjf", "auto"])
 def test_an_engine_with_weights_takes_the_steps_that_the_scheduler_alone_takes(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str | None
@@ -112,6 +73,10 @@ def test_an_engine_with_weights_takes_the_steps_that_the_scheduler_alone_takes(
     for name, value in settings.items():
         monkeypatch.setenv(f"SSJF_VLLM_{name}", value)
     ours = {} if policy is None else {"scheduler_cls": SSJFScheduler}
-    whole = _serve_in_steps(tiny_model, asks, **ours)
+    engine = make_engine(tiny_model, enable_prefix_caching=False, **ours)
+    try:
+        whole = serve_whole(engine, asks)
+    finally:
+        engine.llm_engine.engine_core.shutdown()
     alone = serve(make_scheduler(tmp_path, **({"kind": SSJFScheduler} if ours else {}), max_num_seqs=3), asks)
     assert (whole.first_token, whole.finish, whole.num_steps) == (alone.first_token, alone.finish, alone.num_steps)
