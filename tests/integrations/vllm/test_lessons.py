@@ -9,7 +9,7 @@ import pytest
 
 from ssjf.core.types import Prediction, Request
 from ssjf.errors import ConfigError
-from ssjf.integrations.vllm.front import lessons
+from ssjf.integrations.vllm.front import lessons, middleware
 from ssjf.integrations.vllm.front.lessons import LessonBook, SharedPredictor
 from ssjf.integrations.vllm.front.middleware import make_predictor
 from ssjf.integrations.vllm.settings import load_settings
@@ -35,6 +35,7 @@ class Process:
         self.now = 0.0
         self.inner = Listener()
         self.predictor = SharedPredictor(self.inner, LessonBook(path), lambda: self.now)
+        self.predictor.catch_up()
 
     def observe(self, prompt: str, num_output_tokens: int) -> None:
         request = Request(request_id="a", prompt=prompt, model="m", arrival_time=0.0)
@@ -97,3 +98,16 @@ def test_a_file_that_cannot_be_used_is_one_clear_error(tmp_path: Path, monkeypat
         monkeypatch.setenv("SSJF_VLLM_LESSONS", str(path))
         with pytest.raises(ConfigError, match="SSJF_VLLM_LESSONS: cannot use"):
             make_predictor(load_settings())
+
+
+def test_a_front_door_that_starts_learns_first_what_the_file_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Process(tmp_path / "book").observe("short", 3)
+    listener = Listener()
+    monkeypatch.setattr(middleware, "load_predictor", lambda _: listener)
+    monkeypatch.setenv("SSJF_VLLM_LESSONS", str(tmp_path / "book"))
+    middleware.SSJFMiddleware.check()
+    assert listener.heard == [], "a check need not learn"
+    middleware.SSJFMiddleware(lambda *_: None)
+    assert listener.heard == [("short", "m", 3)]

@@ -18,7 +18,7 @@ from ssjf.errors import ConfigError
 from ssjf.predict.base import Predictor
 
 _log = logging.getLogger(__name__)
-_KEPT = 5_000  # lessons in the file; a process that starts learns them in about a second
+_KEPT = 2_000  # lessons in the file; the slowest predictor to learn takes two seconds for them, when a process starts
 _MAX_CHARS = 8_000  # of a prompt, from its head; longer ones are cut
 _LOOK_EVERY_S = 1.0  # seconds between two looks at what the others have written
 _TABLE = """
@@ -89,7 +89,6 @@ class SharedPredictor:
         self._book: LessonBook | None = book
         self._clock = clock
         self._look_at = 0.0
-        self._learn_from_others()
 
     def predict(self, requests: Sequence[Request]) -> list[Prediction]:
         """See `Predictor`."""
@@ -101,14 +100,22 @@ class SharedPredictor:
         try:
             if self._book is not None:
                 self._book.write(request, num_output_tokens)
-            if self._clock() >= self._look_at:
-                self._learn_from_others()
         except sqlite3.Error:
-            _log.exception("the file of lessons is left alone from here on")
-            self._book = None
+            self._give_up()
+        if self._clock() >= self._look_at:
+            self.catch_up()
 
-    def _learn_from_others(self) -> None:
-        if self._book is not None:
-            for request, num_output_tokens in self._book.read():
-                self._predictor.observe(request, num_output_tokens)
+    def catch_up(self) -> None:
+        """Learn what others have written since the last time; at first, what the file holds."""
         self._look_at = self._clock() + _LOOK_EVERY_S
+        try:
+            lessons = [] if self._book is None else self._book.read()
+        except sqlite3.Error:
+            self._give_up()
+            return
+        for request, num_output_tokens in lessons:
+            self._predictor.observe(request, num_output_tokens)
+
+    def _give_up(self) -> None:
+        _log.exception("the file of lessons is left alone from here on")
+        self._book = None

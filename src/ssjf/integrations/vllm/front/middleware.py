@@ -48,7 +48,10 @@ class SSJFMiddleware:
     def __init__(self, app: App) -> None:
         self._app = app
         settings = load_settings()
-        self._door = FrontDoor(settings, make_predictor(settings))
+        predictor = make_predictor(settings)
+        if isinstance(predictor, SharedPredictor):
+            predictor.catch_up()
+        self._door = FrontDoor(settings, predictor)
         self._max_body_bytes = int(settings.max_body_mb * 2**20)
 
     @staticmethod
