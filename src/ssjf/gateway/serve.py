@@ -23,6 +23,8 @@ from ssjf.errors import ConfigError
 from ssjf.forecast import Forecaster
 from ssjf.gateway.backends.pool import Pool, make_member
 from ssjf.gateway.child import SupervisedChild
+from ssjf.gateway.dashboard.recorder import Recorder
+from ssjf.gateway.dashboard.routes import routes
 from ssjf.gateway.dispatcher import Dispatcher
 from ssjf.gateway.http.answer import Patience
 from ssjf.gateway.http.app import Gateway, make_app
@@ -122,14 +124,14 @@ async def running_gateway(
                 tenant_weights=_weights(settings),
             )
 
-        comparison = None
+        comparison, on_estimate = None, [telemetry.shadow]
         if shadow is not None:
             comparison = Shadow(
                 policy,
                 shadow,
                 num_slots=lambda: max(sum(member.server.slots for member in pool.members), 1),
                 max_wait_s=settings.max_wait_s,
-                report=telemetry.shadow,
+                report=lambda estimate: [tell(estimate) for tell in on_estimate],
             )
             stack.push_async_callback(comparison.close)
         dispatcher = Dispatcher(
@@ -153,25 +155,21 @@ async def running_gateway(
         await pool.start()
         child = None
         if engine_command is not None:
-            (member,) = pool.members
-
-            def engine_is_back() -> None:
-                telemetry.engine_restarted()
-                pool.reopen(member)
-
-            child = SupervisedChild(
-                engine_command(uds),
-                ready=member.http.healthy,
-                on_down=lambda: pool.shut(member),
-                on_up=engine_is_back,
-            )
+            child = _supervised(engine_command(uds), pool, telemetry)
             stack.push_async_callback(child.stop)
             await child.start()
+        recorder = Recorder(
+            dispatcher, pool, policy=policy, policy_name=settings.policy, max_wait_s=settings.max_wait_s
+        )
+        stack.push_async_callback(recorder.close)
+        on_estimate.append(recorder.shadow)
+        keys = Keys(settings.keys, tenant_header=settings.tenant_header, accept_hints=settings.accept_hints)
         gateway = Gateway(
             dispatcher=dispatcher,
             pool=pool,
             telemetry=telemetry,
-            keys=Keys(settings.keys, tenant_header=settings.tenant_header, accept_hints=settings.accept_hints),
+            keys=keys,
+            pages=routes(recorder, keys),
             patience=Patience(settings.first_token_timeout_s, settings.stall_timeout_s, settings.total_timeout_s),
             child=child,
             ignore_max_tokens=settings.ignore_max_tokens,
@@ -180,6 +178,17 @@ async def running_gateway(
         looking = asyncio.create_task(_look(gateway))
         stack.callback(looking.cancel)
         yield gateway
+
+
+def _supervised(command: Sequence[str], pool: Pool, telemetry: Telemetry) -> SupervisedChild:
+    """The embedded engine, which the pool closes while it is down."""
+    (member,) = pool.members
+
+    def is_back() -> None:
+        telemetry.engine_restarted()
+        pool.reopen(member)
+
+    return SupervisedChild(command, ready=member.http.healthy, on_down=lambda: pool.shut(member), on_up=is_back)
 
 
 def make_pool(settings: ServeSettings, engines: Sequence[BackendSettings], *, supervised: bool = False) -> Pool:

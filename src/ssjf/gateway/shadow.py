@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from ssjf.core.capacity import Slots
 from ssjf.core.replay import replay
@@ -45,10 +46,37 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class _Served:
+class Served:
+    """A finished request, as far as a replay needs it.
+
+    Attributes:
+        request: without its prompt.
+        prediction: what it was valued by.
+        service_s: for how long it kept its slot.
+    """
+
     request: Request
     prediction: Prediction
     service_s: float
+
+
+def served(job: Job, service_s: float) -> Served:
+    """What to remember of a finished job that had a prediction."""
+    assert job.prediction is not None
+    # without the prompt: thousands of them would be a lot of memory, and nobody reads them
+    return Served(replace(job.request, prompt=""), job.prediction, service_s)
+
+
+def completion_times(
+    policy: Policy, past: Sequence[Served], model: LinearServiceModel, *, num_slots: int, max_wait_s: float | None
+) -> list[float]:
+    """Job completion times that a policy would have given, in the order of arrival."""
+    in_order = sorted(past, key=lambda one: one.request.arrival_time)
+    jobs = [(Job(one.request, prediction=one.prediction), one.service_s) for one in in_order]
+    for job, _ in jobs:
+        model.value(job)
+    replay(jobs, Scheduler(policy, Slots(num_slots), max_wait_s=max_wait_s))
+    return [(job.finished_at or 0.0) - job.request.arrival_time for job, _ in jobs]
 
 
 class Shadow:
@@ -69,13 +97,13 @@ class Shadow:
         *,
         num_slots: Callable[[], int],
         max_wait_s: float | None,
-        report: Callable[[Estimate], None],
+        report: Callable[[Estimate], object],
     ) -> None:
         self._own, self._other = own, other
         self._num_slots = num_slots
         self._max_wait_s = max_wait_s
         self._report = report
-        self._served: deque[_Served] = deque(maxlen=_WINDOW)
+        self._served: deque[Served] = deque(maxlen=_WINDOW)
         self._since = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ssjf-shadow")
         self._task: asyncio.Task[None] | None = None
@@ -88,9 +116,7 @@ class Shadow:
             service_s: for how long it kept its slot.
             model: what values predictions now; the whole past is valued by the latest.
         """
-        assert job.prediction is not None
-        # without the prompt: thousands of them would be a lot of memory, and nobody reads them
-        self._served.append(_Served(replace(job.request, prompt=""), job.prediction, service_s))
+        self._served.append(served(job, service_s))
         self._since += 1
         if self._since >= _EVERY and (self._task is None or self._task.done()):
             self._since = 0
@@ -103,8 +129,8 @@ class Shadow:
             await asyncio.gather(self._task, return_exceptions=True)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _estimate(self, served: Sequence[_Served], model: LinearServiceModel) -> None:
-        estimate = await asyncio.get_running_loop().run_in_executor(self._thread, self._replay, served, model)
+    async def _estimate(self, past: Sequence[Served], model: LinearServiceModel) -> None:
+        estimate = await asyncio.get_running_loop().run_in_executor(self._thread, self._replay, past, model)
         _log.info(
             "shadow estimate over %d requests: mean completion %.3f s as served, %.3f s under the other (%+.1f %%)",
             estimate.num_jobs,
@@ -114,15 +140,11 @@ class Shadow:
         )
         self._report(estimate)
 
-    def _replay(self, served: Sequence[_Served], model: LinearServiceModel) -> Estimate:
+    def _replay(self, past: Sequence[Served], model: LinearServiceModel) -> Estimate:
         """Under both policies."""
-        own, other = (self._mean_jct(policy, served, model) for policy in (self._own(), self._other()))
-        return Estimate(len(served), own, other)
-
-    def _mean_jct(self, policy: Policy, served: Sequence[_Served], model: LinearServiceModel) -> float:
-        in_order = sorted(served, key=lambda s: s.request.arrival_time)
-        jobs = [(Job(s.request, prediction=s.prediction), s.service_s) for s in in_order]
-        for job, _ in jobs:
-            model.value(job)
-        replay(jobs, Scheduler(policy, Slots(self._num_slots()), max_wait_s=self._max_wait_s))
-        return sum((job.finished_at or 0.0) - job.request.arrival_time for job, _ in jobs) / len(jobs)
+        slots = self._num_slots()
+        own, other = (
+            fmean(completion_times(policy, past, model, num_slots=slots, max_wait_s=self._max_wait_s))
+            for policy in (self._own(), self._other())
+        )
+        return Estimate(len(past), own, other)

@@ -55,6 +55,7 @@ class Gateway:
         ignore_max_tokens: predictions are not to know the clients' caps.
         max_body_bytes: larger bodies are refused.
         draining: no new work is accepted.
+        pages: further addresses.
         answers: all that have not ended.
         under_way: those that have been sent to an engine.
     """
@@ -68,6 +69,7 @@ class Gateway:
     ignore_max_tokens: bool = False
     max_body_bytes: int = 8 * 2**20
     draining: bool = False
+    pages: list[Route] = field(default_factory=list)
     answers: set[Answer] = field(default_factory=set)
     under_way: set[Answer] = field(default_factory=set)
 
@@ -127,6 +129,7 @@ def make_app(gateway: Gateway) -> Starlette:
             Route("/v1/{rest:path}", _PassThrough(gateway), methods=methods),
             Route("/healthz", health, methods=["GET"]),
             Route("/metrics", metrics, methods=["GET"]),
+            *gateway.pages,
         ],
         exception_handlers={HTTPException: _http_error, RequestError: _refused, Exception: _bug},
     )
