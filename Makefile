@@ -9,7 +9,7 @@ VLLM_VENV ?= .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_PIP := $(VLLM_BIN)/python -m pip install --disable-pip-version-check --progress-bar on
 
-.PHONY: install demo test test-vllm lint serve clean
+.PHONY: install demo test test-vllm test-browser lint serve clean
 .PHONY: help
 .DEFAULT_GOAL := help
 
@@ -17,6 +17,7 @@ help:
 	@echo "make demo     measure shortest-first against first-come-first-served on this machine (about 5 minutes)"
 	@echo "make test     lint, types and the whole test suite"
 	@echo "make test-vllm  the tests inside a real vLLM, in an environment of its own (1.8 GB)"
+	@echo "make test-browser  the live page in a headless Chromium, which has to be installed"
 	@echo "make serve    an OpenAI-compatible server with the bundled model on http://127.0.0.1:8080"
 	@echo "make install  the environment with everything for development, training included"
 	@echo "make lint     formatting, style, types and the direction of imports only"
@@ -69,6 +70,9 @@ lint: $(VENV)/.stamp-dev
 
 test: lint
 	@$(BIN)/pytest
+
+test-browser: $(VENV)/.stamp-dev
+	@$(BIN)/pytest tests/browser
 
 # their warnings are not ours
 test-vllm: $(VLLM_VENV)/.stamp

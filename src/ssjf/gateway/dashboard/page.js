@@ -47,8 +47,8 @@ function histogram(id, own, other) {
   own.edges.forEach((edge, i) => { if (i % 2) shape(svg, "text", { x: left + (i + 1) * step, y: height - 8, "text-anchor": "middle" }, edge < 1 ? `${1000 * edge} ms` : `${edge} s`); });
 }
 
-function summary(d) {
-  return d.n ? `mean ${seconds(d.mean)}, p50 ${seconds(d.quantiles["0.5"])}, p90 ${seconds(d.quantiles["0.9"])}, p99 ${seconds(d.quantiles["0.99"])} over ${d.n} requests` : "nothing has completed yet";
+function summary(d, none) {
+  return d.n ? `mean ${seconds(d.mean)}, p50 ${seconds(d.quantiles["0.5"])}, p90 ${seconds(d.quantiles["0.9"])}, p99 ${seconds(d.quantiles["0.99"])} over ${d.n} requests` : none;
 }
 
 function scatter(predictions) {
@@ -63,11 +63,9 @@ function scatter(predictions) {
     shape(svg, "text", { x: x(mark), y: size.height - 10, "text-anchor": "middle" }, mark);
     shape(svg, "text", { x: size.left - 6, y: y(mark) + 4, "text-anchor": "end" }, mark);
   }
-  shape(svg, "text", { x: size.width - 8, y: size.height - 10, "text-anchor": "end" }, "predicted");
-  shape(svg, "text", { x: 2, y: 14 }, "actual");
   for (const [said, truth] of predictions.points) shape(svg, "circle", { class: "point", cx: x(said), cy: y(truth), r: 3.5 });
   $("prediction-text").textContent = predictions.n
-    ? `${predictions.n} predictions; ranking τ-b ${predictions.tau_b == null ? "–" : predictions.tau_b.toFixed(2)} (0 is chance, 1 is perfect)`
+    ? `across: predicted, up: actual. ${predictions.n} predictions; ranking τ-b ${predictions.tau_b == null ? "–" : predictions.tau_b.toFixed(2)} (0 is chance, 1 is perfect)`
     : "no predictions yet";
 }
 
@@ -81,9 +79,9 @@ function show(state) {
   $("gain").textContent = estimate ? percent(estimate.gain) : "–";
   histogram("jct", state.jct, estimate && estimate.jct);
   histogram("ttft", state.ttft);
-  $("jct-text").textContent = summary(state.jct) + (estimate ? `. Estimate over ${estimate.num_jobs}: FCFS mean ${seconds(estimate.mean_jct_s)}, this policy ${seconds(estimate.own_mean_jct_s)}` : "")
+  $("jct-text").textContent = summary(state.jct, "nothing has completed yet") + (estimate ? `. Estimate over ${estimate.num_jobs}: FCFS mean ${seconds(estimate.mean_jct_s)}, this policy ${seconds(estimate.own_mean_jct_s)}` : "")
     + (state.shadow_estimate ? `. Shadow policy: ${percent(state.shadow_estimate.gain)} below as served (estimate)` : "");
-  $("ttft-text").textContent = summary(state.ttft);
+  $("ttft-text").textContent = summary(state.ttft, "no stream has begun yet");
   scatter(state.predictions);
   rows("backends", state.backends.map((b) => [b.name, b.kind, b.up ? "up" : { text: "out of order", kind: "down" }, b.slots == null ? b.running : `${b.running} of ${b.slots}`, seconds(b.work_left_s)]));
   rows("outcomes", Object.entries(state.outcomes).map(([name, count]) => [name, count]));
