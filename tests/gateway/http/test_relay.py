@@ -69,3 +69,27 @@ def test_a_client_with_half_an_event_is_in_the_middle_of_one() -> None:
     reader = StreamReader(usage_wanted=True)
     reader.feed(EVENTS[2] + b"\n\n" + EVENTS[3][:10])
     assert reader.mid_event
+
+
+@pytest.mark.parametrize("blank_line", [b"\n\n", b"\r\n\r\n"])
+@given(
+    texts=st.lists(st.sampled_from([" word", "[DONE]", '"usage":null', '"error"', '"finish_reason"', "\n\n"]), max_size=9),
+    places=st.lists(st.integers(0, 10_000), max_size=9),
+    usage_in_each=st.booleans(),
+)
+def test_pieces_that_are_not_parsed_count_as_if_they_were(
+    blank_line: bytes, texts: list[str], places: list[int], usage_in_each: bool
+) -> None:
+    def event(text: str) -> bytes:
+        chunk = {"choices": [{"index": 0, "delta": {"content": text}, "logprobs": None, "finish_reason": None}]}
+        return b"data: " + orjson.dumps(chunk | ({"usage": None} if usage_in_each else {})) + blank_line
+
+    content = b"".join(event(text) for text in [" first", *texts])
+    data = content + USAGE + blank_line + DONE + blank_line
+    reader = StreamReader(usage_wanted=False)
+    passed = b"".join(reader.feed(piece) for piece in cut(data, places))
+    assert passed == content + DONE + blank_line
+    assert reader.num_content_events == 1 + len(texts)
+    assert reader.num_output_tokens == 2
+    assert reader.complete
+    assert not reader.failed

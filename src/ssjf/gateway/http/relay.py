@@ -9,6 +9,9 @@ import orjson
 
 _EVENT_STARTS = (b"data", b"event", b"id", b"retry", b":")
 _LONGEST_START = 8  # a piece this short may be the torn beginning of one
+# Within JSON text a quote is always escaped, so none of these can hide: what looks like one may at worst be text.
+_UNFINISHED = b'"finish_reason":null'
+_FINISH, _USAGE, _NO_USAGE, _ERROR, _DONE = b'"finish_reason"', b'"usage"', b'"usage":null', b'"error"', b"[DONE]"
 
 
 class StreamReader:
@@ -21,7 +24,8 @@ class StreamReader:
         complete: the stream came to its proper end: ``[DONE]``, or at least a finish reason.
         failed: the engine itself has told the client of an error.
         num_prompt_tokens, num_output_tokens: from the usage event; None before it came.
-        num_content_events: how many events brought text; stands in for tokens where no usage came.
+        num_content_events: how many events brought text; stands in for tokens where no usage came. After the first,
+            any event of an unfinished choice is taken for one.
         nonsense: what came first is no server-sent event.
     """
 
@@ -42,6 +46,10 @@ class StreamReader:
             self.nonsense = (
                 not data.lstrip(b"\xef\xbb\xbf\r\n").startswith(_EVENT_STARTS) and len(data) > _LONGEST_START
             )
+        num_unfinished = data.count(_UNFINISHED)
+        if num_unfinished and self._brings_only_text(data, num_unfinished):
+            self.num_content_events += num_unfinished
+            return data
         events, self._rest = self._split(self._rest + data)
         kept = [event for event in events if self._keep(event)]
         return data if self._usage_wanted else b"".join(kept)
@@ -54,6 +62,18 @@ class StreamReader:
     def mid_event(self) -> bool:
         """The client has got a part of an event."""
         return self._usage_wanted and self._rest != b""
+
+    def _brings_only_text(self, data: bytes, num_unfinished: int) -> bool:
+        """Whether a piece is whole events of unfinished choices and nothing else: most are, and need not be parsed."""
+        return (
+            self.num_content_events > 0
+            and not self._rest
+            and data.endswith(self._blank_line)
+            and data.count(_FINISH) == num_unfinished
+            and (_USAGE not in data or data.count(_USAGE) == data.count(_NO_USAGE))
+            and _ERROR not in data
+            and _DONE not in data
+        )
 
     def _split(self, data: bytes) -> tuple[list[bytes], bytes]:
         """Whole events, each with the blank line that ends it, and the rest."""
