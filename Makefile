@@ -72,7 +72,7 @@ test: lint
 	@$(BIN)/pytest
 
 test-browser: $(VENV)/.stamp-dev
-	@$(BIN)/pytest tests/browser
+	@$(BIN)/pytest -m browser tests/browser
 
 # their warnings are not ours
 test-vllm: $(VLLM_VENV)/.stamp

@@ -44,6 +44,10 @@ def _words(value: object) -> object:
     return value.split() if isinstance(value, str) else value
 
 
+def _path(value: object) -> object:
+    return Path(value) if isinstance(value, str) else value
+
+
 class _Table(BaseModel):
     """A table of the file."""
 
@@ -114,7 +118,7 @@ class ServeSettings(BaseSettings):
         None, description="header that names the tenant, for gateways behind a proxy that sets it"
     )
     fair: bool = Field(default=False, description="share service among tenants by their weights")
-    log: Path | None = Field(
+    log: Annotated[Path | None, BeforeValidator(_path)] = Field(
         default=None, description="SQLite file for the request log and what the predictor learns; none keeps nothing"
     )
     log_prompts: bool = Field(default=False, description="keep the text of prompts in the log, to train on")

@@ -72,6 +72,14 @@ def test_a_mistake_is_named_in_one_line(tmp_path: Path, text: str, message: str)
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "example", sorted((Path(__file__).parents[2] / "deploy").glob("*.toml")), ids=lambda path: path.name
+)
+def test_the_examples_work(example: Path) -> None:
+    done = ssjf("config", "check", str(example))
+    assert done.returncode == 0, done.stderr
+
+
 def test_serve_says_the_same_and_does_not_start(tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"
     file.write_text("polcy = 'ssjf'")

@@ -73,7 +73,9 @@ def test_a_client_with_half_an_event_is_in_the_middle_of_one() -> None:
 
 @pytest.mark.parametrize("blank_line", [b"\n\n", b"\r\n\r\n"])
 @given(
-    texts=st.lists(st.sampled_from([" word", "[DONE]", '"usage":null', '"error"', '"finish_reason"', "\n\n"]), max_size=9),
+    texts=st.lists(
+        st.sampled_from([" word", "[DONE]", '"usage":null', '"error"', '"finish_reason"', "\n\n"]), max_size=9
+    ),
     places=st.lists(st.integers(0, 10_000), max_size=9),
     usage_in_each=st.booleans(),
 )
