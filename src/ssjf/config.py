@@ -118,6 +118,7 @@ class ServeSettings(BaseSettings):
         None, description="header that names the tenant, for gateways behind a proxy that sets it"
     )
     fair: bool = Field(default=False, description="share service among tenants by their weights")
+    log_format: Literal["text", "json"] = Field("text", description="text for people, json for machines")
     log: Annotated[Path | None, BeforeValidator(_path)] = Field(
         default=None, description="SQLite file for the request log and what the predictor learns; none keeps nothing"
     )

@@ -50,7 +50,7 @@ class Bench:
     def submit(self, name: str, *, hint: float) -> Exchange:
         request = Request(request_id=name, num_prompt_tokens=1, arrival_time=self.now)
         incoming = Incoming(
-            request=request, path="", body=b"", stream=False, usage_wanted=False, hint=hint, single=True
+            request=request, client_id="", path="", body=b"", stream=False, usage_wanted=False, hint=hint, single=True
         )
         return self.dispatcher.submit(incoming, [self.server])
 

@@ -48,6 +48,7 @@ def serve(
     max_body_mb: Annotated[float | None, typer.Option(help=_help("max_body_mb"))] = None,
     predict_budget_ms: Annotated[float | None, typer.Option(help=_help("predict_budget_ms"))] = None,
     drain_s: Annotated[float | None, typer.Option(help=_help("drain_s"))] = None,
+    log_format: Annotated[str | None, typer.Option(metavar="text|json", help=_help("log_format"))] = None,
     log: Annotated[Path | None, typer.Option(help=_help("log"))] = None,
     log_prompts: Annotated[bool | None, typer.Option("--log-prompts", help=_help("log_prompts"))] = None,
 ) -> None:
@@ -61,10 +62,11 @@ def serve(
     check_together(settings)
 
     from ssjf.gateway import serve as gateway
+    from ssjf.gateway.logs import configure
     from ssjf.predict.artefact import load_predictor
     from ssjf.predict.online import corrected
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure(settings.log_format)
     if not settings.keys and settings.host not in _LOOPBACK:
         _log.warning("anybody who reaches %s may use this server: see ssjf config key", settings.host)
     code = gateway.serve(

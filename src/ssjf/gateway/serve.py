@@ -31,6 +31,7 @@ from ssjf.gateway.http.app import Gateway, make_app
 from ssjf.gateway.http.keys import Keys
 from ssjf.gateway.journal.keeping import Keeper, log_to, recall
 from ssjf.gateway.journal.store import Journal
+from ssjf.gateway.logs import log_outcome
 from ssjf.gateway.shadow import Shadow
 from ssjf.gateway.telemetry import Telemetry
 from ssjf.predict.base import Predictor
@@ -144,11 +145,10 @@ async def running_gateway(
             max_live={name: tenant.max_live for name, tenant in settings.tenants.items() if tenant.max_live},
             max_waiting_bytes=settings.max_waiting_mb * 2**20,
         )
+        dispatcher.listeners.append(log_outcome)
         if journal is not None:
             dispatcher.listeners.append(log_to(journal, settings.policy))
-            keeper = Keeper(journal, forecaster, settings.predictor)
-            stack.push_async_callback(keeper.close)
-            keeper.start()
+            await stack.enter_async_context(Keeper(journal, forecaster, settings.predictor))
         pool.on_change = dispatcher.pump
         pool.has_backlog = dispatcher.has_backlog
         stack.push_async_callback(pool.close)

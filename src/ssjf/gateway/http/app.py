@@ -207,6 +207,7 @@ class _Completions(_Endpoint):
             headers,
             # the scheduler's id is ours: clients may send the same x-request-id twice
             request_id=secrets.token_hex(8),
+            client_id=own_headers["x-request-id"],
             caller=caller,
             ignore_max_tokens=gateway.ignore_max_tokens,
         )

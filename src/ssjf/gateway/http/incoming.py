@@ -27,6 +27,7 @@ class Incoming:
 
     Attributes:
         request: what policies and predictors see.
+        client_id: what the client, or the gateway for it, calls this request.
         path: where it was sent, ``/v1/chat/completions`` or ``/v1/completions``.
         body: what is sent on, byte for byte the client's but for `stream_options` and a priority of its own.
         stream: the client wants server-sent events.
@@ -36,6 +37,7 @@ class Incoming:
     """
 
     request: Request
+    client_id: str
     path: str
     body: bytes
     stream: bool
@@ -64,7 +66,14 @@ class Caller:
 
 
 def parse(
-    path: str, body: bytes, headers: Mapping[str, str], *, request_id: str, caller: Caller, ignore_max_tokens: bool
+    path: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    request_id: str,
+    client_id: str,
+    caller: Caller,
+    ignore_max_tokens: bool,
 ) -> Incoming:
     """Read a request.
 
@@ -73,6 +82,7 @@ def parse(
         body: its bytes.
         headers: by lower-case name.
         request_id: unique among live requests.
+        client_id: what the client calls it.
         caller: who sends it.
         ignore_max_tokens: predictions are not to know the client's cap.
 
@@ -121,6 +131,7 @@ def parse(
                 pair for pair in request_options(fields) if not (ignore_max_tokens and pair[0] == "max_tokens")
             ),
         ),
+        client_id=client_id,
         path=path,
         body=_with_usage(body, fields) if stream and not usage_wanted else body,
         stream=stream,

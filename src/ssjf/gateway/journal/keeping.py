@@ -5,6 +5,7 @@ import hashlib
 import logging
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 from ssjf.core.types import Outcome
 from ssjf.forecast import Forecaster
@@ -43,7 +44,7 @@ def recall(journal: Journal, predictor: Predictor, name: str) -> None:
 
 
 class Keeper:
-    """Keeps what the predictor learns, while it runs.
+    """Keeps what the predictor learns, while the block lasts.
 
     Args:
         journal: where.
@@ -58,11 +59,11 @@ class Keeper:
         self._kept = 0
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin."""
+    async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._keep_on())
+        return self
 
-    async def close(self) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Keep the last lessons, and end."""
         if self._task is not None:
             self._task.cancel()
