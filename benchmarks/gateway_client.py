@@ -34,7 +34,7 @@ class _Stream(asyncio.Protocol):
         self.done = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end()
@@ -77,7 +77,7 @@ def make_request(port: int, key: str, content: str, *, stream: bool = True) -> b
 
 
 async def _send(
-    port: int, key: str, num_streams: int, num_chunks: int, pace: float, starts_per_s: float, seed: int
+    port: int, key: str, *, num_streams: int, num_chunks: int, pace: float, starts_per_s: float, seed: int
 ) -> dict[str, object]:
     loop = asyncio.get_running_loop()
     rng = random.Random(seed)
@@ -129,6 +129,14 @@ async def _send(
 if __name__ == "__main__":
     port_, key_, streams_, chunks_, pace_, rate_, seed_ = sys.argv[1:]
     result = uvloop.run(
-        _send(int(port_), key_, int(streams_), int(chunks_), float(pace_), float(rate_), int(seed_))
+        _send(
+            int(port_),
+            key_,
+            num_streams=int(streams_),
+            num_chunks=int(chunks_),
+            pace=float(pace_),
+            starts_per_s=float(rate_),
+            seed=int(seed_),
+        )
     )
     print(orjson.dumps(result).decode())

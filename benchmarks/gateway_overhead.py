@@ -117,7 +117,10 @@ def _spread(values: list[float], digits: int) -> str:
 def report(rows: list[dict[str, Any]]) -> str:
     """The table that the documentation shows."""
     direct = {(row["load"], row["repetition"]): row["ttft_s"] for row in rows if row["server"] == "direct"}
-    lines = ["| load | before the upstream | added TTFT, ms | chunks per core second | failed |", "|---|---|---|---|---|"]
+    lines = [
+        "| load | before the upstream | added TTFT, ms | chunks per core second | failed |",
+        "|---|---|---|---|---|",
+    ]
     for load in LOADS:
         for server in dict.fromkeys(row["server"] for row in rows):
             mine = [row for row in rows if row["server"] == server and row["load"] == load]

@@ -19,8 +19,8 @@ import uvloop
 _ORDER = re.compile(rb"chunks=(\d+) pace=([\d.]+)")
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-# Bytes of a stream that may be on their way, in the kernel and here. With more, a proxy that is slower than this has its
-# receive window filled with tiny segments, and what is measured is how long TCP stalls (seconds, for all proxies).
+# Bytes of a stream that may be on their way, in the kernel and here. With more, a proxy that is slower than this has
+# its receive window filled with tiny segments, and what is measured is how long TCP stalls (seconds, for all proxies).
 _SEND_BUFFER, _HIGH_WATER = 8192, 1024
 
 
@@ -53,7 +53,7 @@ class _Engine(asyncio.Protocol):
         self._left = self._asked = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast("asyncio.Transport", transport)
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
 

@@ -11,9 +11,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
-import uvicorn
-from starlette.applications import Starlette
-
 from ssjf.config import BackendSettings, ServeSettings
 from ssjf.core.priority import sortable
 from ssjf.core.scheduler import Scheduler
@@ -29,6 +26,7 @@ from ssjf.gateway.dispatcher import Dispatcher
 from ssjf.gateway.http.answer import Patience
 from ssjf.gateway.http.app import Gateway, make_app
 from ssjf.gateway.http.keys import Keys
+from ssjf.gateway.http.server import Limits, Server, connections_allowed
 from ssjf.gateway.journal.keeping import Keeper, log_to, recall
 from ssjf.gateway.journal.store import Journal
 from ssjf.gateway.logs import log_outcome
@@ -38,7 +36,6 @@ from ssjf.predict.base import Predictor
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.1  # between two looks for answers that somebody keeps waiting too long
-_FLUSH_S = 5  # for the last bytes of answers, once every request has ended
 
 EngineCommand = Callable[[Path], Sequence[str]]
 """The command line of the embedded engine, given the socket that it is to listen on."""
@@ -241,7 +238,7 @@ async def _serve(
         async with running_gateway(
             settings, policy=policy, shadow=shadow, predictor=predictor, engine_command=engine_command
         ) as gateway:
-            server = _Server(make_app(gateway))
+            server = Server(make_app(gateway), Limits(connections=connections_allowed()))
             signals.on_first(lambda: asyncio.create_task(_drain(gateway, server, settings.drain_s)))
             await server.serve(sockets=[sock])
     return 0
@@ -304,34 +301,7 @@ class _Signals:
         self._under_way = self._action()  # a task that nobody refers to may be collected before it is done
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, with signals left to us: it would close the port at once, and clients are to get a 503."""
-
-    def __init__(self, app: Starlette) -> None:
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            lifespan="off",
-            server_header=False,
-            date_header=False,  # the engine's own headers pass through
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=_FLUSH_S,
-        )
-        super().__init__(config)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        for sock in sockets or ():
-            host, port = sock.getsockname()[:2]
-            _log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
-
-
-async def _drain(gateway: Gateway, server: _Server, drain_s: float) -> None:
+async def _drain(gateway: Gateway, server: Server, drain_s: float) -> None:
     """Take nothing new, let what was accepted finish, then end the server."""
     gateway.draining = True
     dispatcher = gateway.dispatcher

@@ -6,7 +6,7 @@ whoever awaits one sets the limits.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import aiohttp
@@ -17,7 +17,9 @@ from ssjf.errors import BackendError, ConfigError
 # what belongs to one hop of a connection and is never passed on (RFC 9110, section 7.6.1), or is ours to set
 _NOT_FORWARDED = {
     b"connection",
+    b"expect",
     b"keep-alive",
+    b"proxy-connection",
     b"proxy-authenticate",
     b"proxy-authorization",
     b"te",
@@ -31,7 +33,7 @@ _NOT_FORWARDED = {
 }
 _OWN_PREFIX = b"x-ssjf-"
 
-Headers = Iterable[tuple[bytes, bytes]]
+Headers = Sequence[tuple[bytes, bytes]]
 
 # Shorter than the 5 s after which common servers close an idle connection: no request is to meet one being closed.
 _KEEPALIVE_S = 2.0
@@ -43,16 +45,18 @@ class EngineUnreachable(BackendError):
 
 
 def forwardable(headers: Headers, *, keep_keys: bool = False) -> list[tuple[str, str]]:
-    """The headers that may pass from one hop to the next.
+    """The headers that may pass from one hop to the next: not those that belong to one, or are said to.
 
     Args:
         headers: those that came.
         keep_keys: API keys stay here.
     """
+    named = [value for name, value in headers if name.lower() == b"connection"]
+    of_this_hop = _NOT_FORWARDED.union(word.strip().lower() for value in named for word in value.split(b","))
     return [
         (name.decode("latin-1"), value.decode("latin-1"))
         for name, value in headers
-        if name.lower() not in _NOT_FORWARDED
+        if name.lower() not in of_this_hop
         and not name.lower().startswith(_OWN_PREFIX)
         and not (keep_keys and name.lower() == b"authorization")
     ]
