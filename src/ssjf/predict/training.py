@@ -32,11 +32,12 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One prompt and how long its answer was."""
+    """One prompt and how long its answer was; `max_tokens` is the client's cap, 0 for none."""
 
     prompt: str
     num_output_tokens: int
     model: str = ""
+    max_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,14 @@ def measure(predictor: Predictor, samples: Sequence[Sample]) -> dict[str, float 
 
 def as_request(sample: Sample) -> Request:
     """What a client would have sent to get this sample's answer."""
-    return Request(request_id="sample", prompt=sample.prompt, model=sample.model, arrival_time=0.0)
+    return Request(
+        request_id="sample",
+        prompt=sample.prompt,
+        model=sample.model,
+        max_tokens=sample.max_tokens,
+        arrival_time=0.0,
+        options=(("max_tokens", float(sample.max_tokens)),) if sample.max_tokens else (),
+    )
 
 
 def split_by_prompt(samples: Sequence[Sample], *, share: float, seed: int) -> tuple[list[Sample], list[Sample]]:

@@ -21,6 +21,7 @@ class WorkItem:
         model: the target model; "" where the file names none.
         tenant: who asks.
         deadline_s: seconds after arrival by which the answer is wanted.
+        max_tokens: the client's cap on the answer; None where it gave none.
     """
 
     index: int
@@ -32,3 +33,4 @@ class WorkItem:
     model: str = ""
     tenant: str = ""
     deadline_s: float | None = None
+    max_tokens: int | None = None

@@ -36,6 +36,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "model": ("model", "model_name", "Model"),
     "tenant": ("tenant",),
     "deadline_s": ("deadline_s",),
+    "max_tokens": ("max_tokens",),
 }
 _CONVERSATIONS = ("conversations", "conversation")  # ShareGPT's, LMSYS-Chat-1M's
 _MILLISECONDS = "timestamp"  # Mooncake's; every other time is in seconds
@@ -269,6 +270,7 @@ _CONVERTERS: dict[str, _Converter] = {
     "model": _texts,
     "tenant": _texts,
     "deadline_s": _numbers,
+    "max_tokens": _whole,
 }
 
 # --- items and conversations ----------------------------------------------------------------------------------------
@@ -286,10 +288,20 @@ def _items(columns: dict[str, list[Any]]) -> list[WorkItem]:
             model=model or "",
             tenant=tenant or "",
             deadline_s=deadline_s,
+            max_tokens=max_tokens,
         )
-        for index, arrival_s, input_tokens, output_tokens, predicted_tokens, prompt, model, tenant, deadline_s in zip(
-            columns["index"], *(columns[name] for name in ALIASES), strict=True
-        )
+        for (
+            index,
+            arrival_s,
+            input_tokens,
+            output_tokens,
+            predicted_tokens,
+            prompt,
+            model,
+            tenant,
+            deadline_s,
+            max_tokens,
+        ) in zip(columns["index"], *(columns[name] for name in ALIASES), strict=True)
     ]
 
 

@@ -113,3 +113,16 @@ def test_bad_input_is_one_clear_error(command: object, arguments: list[str], mes
     result = invoke(command, *(argument.replace("{data}", str(data)) for argument in arguments))
     assert isinstance(result.exception, SSJFError)
     assert message in str(result.exception)
+
+
+def test_where_clients_gave_caps_these_are_a_baseline_too(tmp_path: Path) -> None:
+    path, out = tmp_path / "capped.jsonl", tmp_path / "e.json"
+    rows = [{"prompt": f"question {i}", "output_tokens": 10 * i + 5, "max_tokens": 20 * i + 20} for i in range(40)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    result = invoke(evaluate, "constant", str(path), "--seeds", "1", "--json", str(out))
+    assert result.exit_code == 0, result.output
+    found = {row["predictor"]: row for row in json.loads(out.read_text())}
+    assert list(found) == ["constant", "prompt length", "max_tokens"]
+    assert found["max_tokens"]["tau_b"] == pytest.approx(1.0)
+    assert found["max_tokens"]["oracle_share"] > 0.95
+    assert 0 <= found["max_tokens"]["f1_5"] <= found["max_tokens"]["accuracy_2"] <= 1

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _JOBS, _LOAD = 4000, 0.8  # of the simulation that tells what a ranking buys
 _BASELINES = ("prompt length", "constant")
+_CAP = "max_tokens"  # a third, where the data has clients' caps
 
 
 def evaluate(
@@ -50,6 +51,8 @@ def evaluate(
     if len(samples) < 2 or len({sample.num_output_tokens for sample in samples}) < 2:
         raise DataError(f"{data}: {len(samples)} usable rows, or all answers equally long: nothing to compare")
     loaded |= dict.fromkeys(_BASELINES)
+    if any(sample.max_tokens for sample in samples):
+        loaded[_CAP] = None
     rows = [
         _row(name, predictor, samples, seeds)
         for name, predictor in track(loaded.items(), description="evaluating", transient=True)
@@ -119,6 +122,9 @@ def _answers(
     if name == "constant":
         mean = sum(sample.num_output_tokens for sample in samples) / len(samples)
         return lambda requests: [Prediction(mean)] * len(requests)
+    if name == _CAP:
+        largest = max(sample.max_tokens for sample in samples)
+        return lambda requests: [Prediction(float(request.max_tokens or largest)) for request in requests]
     return lambda requests: [Prediction(float(len(request.prompt.split()))) for request in requests]
 
 

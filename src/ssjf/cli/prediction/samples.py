@@ -26,6 +26,7 @@ def read_samples(data: Path, target_model: str | None) -> "tuple[list[Sample], i
             item.prompt if isinstance(item.prompt, str) else render_messages(item.prompt),
             item.output_tokens,
             item.model,
+            item.max_tokens or 0,
         )
         for item in items
         if item.prompt is not None and item.output_tokens is not None
