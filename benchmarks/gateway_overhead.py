@@ -39,6 +39,10 @@ LOADS: dict[str, dict[str, float]] = {
     "paced, 64": {"streams": 256, "chunks": 100, "pace": PACE, "starts_per_s": 64 * PACE / 100},
     "unpaced, 512": {"streams": 512, "chunks": 200, "pace": 0, "starts_per_s": 0},
 }
+GATEWAYS = {
+    "fcfs, nothing predicted": ("--policy", "fcfs", "--predictor", "constant"),
+    "auto": ("--policy", "auto"),  # with what it costs to predict and to learn from every answer
+}
 PROXY_CORE, OTHER_CORE = 0, 1
 
 
@@ -90,9 +94,8 @@ def run(folder: Path, *, with_litellm: bool, repetitions: int) -> list[dict[str,
         engine = stack.enter_context(upstream(OTHER_CORE))
         servers: dict[str, Process] = {"direct": engine}
         servers["pass-through"] = stack.enter_context(passthrough(PROXY_CORE, engine))
-        for policy in ("fcfs", "auto"):
-            options = ("--policy", policy, "--slots", "1024")
-            servers[f"gateway, {policy}"] = stack.enter_context(gateway(PROXY_CORE, engine, *options))
+        for name, options in GATEWAYS.items():
+            servers[f"gateway, {name}"] = stack.enter_context(gateway(PROXY_CORE, engine, *options, "--slots", "1024"))
         if with_litellm:
             servers["litellm"] = stack.enter_context(litellm(PROXY_CORE, engine, folder))
         for server in servers.values():  # imports, connections and learned lengths are no part of the measurement

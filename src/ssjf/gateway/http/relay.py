@@ -46,13 +46,17 @@ class StreamReader:
             self.nonsense = (
                 not data.lstrip(b"\xef\xbb\xbf\r\n").startswith(_EVENT_STARTS) and len(data) > _LONGEST_START
             )
-        num_unfinished = data.count(_UNFINISHED)
-        if num_unfinished and self._brings_only_text(data, num_unfinished):
+        arrived = self._rest + data
+        end = arrived.rfind(self._blank_line) + len(self._blank_line) if self.num_content_events else 0
+        whole = arrived[:end]
+        num_unfinished = whole.count(_UNFINISHED)
+        if num_unfinished and _brings_only_text(whole, num_unfinished):
             self.num_content_events += num_unfinished
-            return data
-        events, self._rest = self._split(self._rest + data)
-        kept = [event for event in events if self._keep(event)]
-        return data if self._usage_wanted else b"".join(kept)
+            self._rest = arrived[end:]
+        else:
+            events, self._rest = self._split(arrived)
+            whole = b"".join([event for event in events if self._keep(event)])
+        return data if self._usage_wanted else whole
 
     def end(self) -> bytes:
         """What the client has not got yet of an event without an end."""
@@ -62,18 +66,6 @@ class StreamReader:
     def mid_event(self) -> bool:
         """The client has got a part of an event."""
         return self._usage_wanted and self._rest != b""
-
-    def _brings_only_text(self, data: bytes, num_unfinished: int) -> bool:
-        """Whether a piece is whole events of unfinished choices and nothing else: most are, and need not be parsed."""
-        return (
-            self.num_content_events > 0
-            and not self._rest
-            and data.endswith(self._blank_line)
-            and data.count(_FINISH) == num_unfinished
-            and (_USAGE not in data or data.count(_USAGE) == data.count(_NO_USAGE))
-            and _ERROR not in data
-            and _DONE not in data
-        )
 
     def _split(self, data: bytes) -> tuple[list[bytes], bytes]:
         """Whole events, each with the blank line that ends it, and the rest."""
@@ -118,6 +110,16 @@ class StreamReader:
             if choice.get("finish_reason"):
                 self.complete = True
         self.num_content_events += has_text
+
+
+def _brings_only_text(events: bytes, num_unfinished: int) -> bool:
+    """Whether whole events are of unfinished choices and nothing else: most are, and need not be parsed."""
+    return (
+        events.count(_FINISH) == num_unfinished
+        and (_USAGE not in events or events.count(_USAGE) == events.count(_NO_USAGE))
+        and _ERROR not in events
+        and _DONE not in events
+    )
 
 
 def usage_of(payload: dict[str, Any]) -> tuple[int | None, int | None]:
