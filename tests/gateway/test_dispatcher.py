@@ -198,3 +198,29 @@ async def test_while_the_engine_is_away_nobody_enters_and_who_was_put_back_keeps
     assert first.admitted.done()
     assert first.queued_s == 5.0
     assert not second.admitted.done()
+
+
+@pytest.mark.parametrize("policy", ["ssjf", "auto", "gittins"])
+async def test_under_a_flood_of_short_requests_the_long_one_is_served_within_max_wait(policy: str) -> None:
+    """Twice as many short requests come as can be served, for ever: each takes a second of the only slot."""
+
+    def started_at(bench: Bench) -> float | None:
+        running = bench.submit("first", hint=1)
+        bench.now = 0.5
+        long = bench.submit("long", hint=1000)
+        live: list[Exchange] = []
+        for step in range(1, 120):
+            bench.now = step
+            live += [bench.submit(f"{step}-{half}", hint=1) for half in range(2)]
+            bench.finish(running, num_output_tokens=1)
+            if long.server is not None:
+                return bench.now
+            running = next(exchange for exchange in live if exchange.server is not None)
+            live.remove(running)
+        return None
+
+    bounded = started_at(Bench(policy=policy, max_wait_s=20.0))
+    assert bounded is not None
+    assert bounded <= 21.0, "the first second in which it has waited so long"
+    if policy == "ssjf":
+        assert started_at(Bench(policy=policy)) is None, "nothing but the bound lets it in"
