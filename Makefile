@@ -18,6 +18,7 @@ help:
 	@echo "make test     lint, types and the whole test suite"
 	@echo "make test-vllm  the tests inside a real vLLM, in an environment of its own (1.8 GB)"
 	@echo "make test-browser  the live page in a headless Chromium, which has to be installed"
+	@echo "make test-fuzz  schemathesis against the gateway's OpenAPI document, in an environment of its own (100 MB)"
 	@echo "make serve    an OpenAI-compatible server with the bundled model on http://127.0.0.1:8080"
 	@echo "make install  the environment with everything for development, training included"
 	@echo "make lint     formatting, style, types and the direction of imports only"
@@ -53,6 +54,12 @@ $(VLLM_VENV)/.stamp: constraints-vllm.txt
 	@$(VLLM_PIP) --no-deps -e .
 	@touch $@
 
+$(FUZZ_VENV)/.stamp: Makefile
+	@echo "--- making $(FUZZ_VENV)"
+	@$(PYTHON) -m venv $(FUZZ_VENV)
+	@$(FUZZ_PIP) schemathesis==4.32.5
+	@touch $@
+
 install: $(VENV)/.stamp-train
 
 # --- the work -------------------------------------------------------------------------------------------------------
@@ -78,5 +85,8 @@ test-browser: $(VENV)/.stamp-dev
 test-vllm: $(VLLM_VENV)/.stamp
 	@$(VLLM_BIN)/pytest -o filterwarnings= tests/vllm
 
+test-fuzz: $(VENV)/.stamp-dev $(FUZZ_VENV)/.stamp
+	@$(BIN)/python -m tests.gateway.http.fuzz_openapi $(FUZZ_VENV)/bin/schemathesis
+
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) out dist
+	rm -rf $(VENV) $(VLLM_VENV) $(FUZZ_VENV) out dist

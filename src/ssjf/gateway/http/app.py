@@ -29,6 +29,7 @@ from ssjf.gateway.dispatcher import Dispatcher, Exchange, Unavailable
 from ssjf.gateway.http.answer import Answer, Patience, Way
 from ssjf.gateway.http.incoming import parse
 from ssjf.gateway.http.keys import Keys
+from ssjf.gateway.http.openapi import openapi
 from ssjf.gateway.http.replies import reply
 from ssjf.gateway.telemetry import Telemetry
 from ssjf.openai import error_body, request_error_body
@@ -129,6 +130,7 @@ def make_app(gateway: Gateway) -> Starlette:
             Route("/v1/{rest:path}", _PassThrough(gateway), methods=methods),
             Route("/healthz", health, methods=["GET"]),
             Route("/metrics", metrics, methods=["GET"]),
+            Route("/openapi.json", openapi, methods=["GET"]),
             *gateway.pages,
         ],
         exception_handlers={HTTPException: _http_error, RequestError: _refused, Exception: _bug},
