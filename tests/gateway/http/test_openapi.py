@@ -55,3 +55,8 @@ async def test_errors_are_as_the_document_says(
             assert response.status == status
             error = (await response.json())["error"]
     assert sorted(error) == sorted(shape["required"])
+
+
+async def test_health_is_told_also_where_clients_of_other_servers_look_for_it(make_stack: MakeStack) -> None:
+    async with make_stack(automatic=True) as stack, stack.session.get(f"{stack.url}/health") as response:
+        assert (await response.json())["status"] == "ok"

@@ -129,6 +129,7 @@ def make_app(gateway: Gateway) -> Starlette:
             Route("/v1/models", models, methods=["GET"]),
             Route("/v1/{rest:path}", _PassThrough(gateway), methods=methods),
             Route("/healthz", health, methods=["GET"]),
+            Route("/health", health, methods=["GET"]),  # where clients of vLLM look for it
             Route("/metrics", metrics, methods=["GET"]),
             Route("/openapi.json", openapi, methods=["GET"]),
             *gateway.pages,
