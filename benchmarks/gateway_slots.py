@@ -6,19 +6,24 @@
 The same requests at the same times, at 1.3 times what the engine can do, in turn: straight to the engine; through the
 gateway with the right number of slots, first come first served and shortest first; shortest first with `--slots auto`,
 once as the engine shows itself and once with everything hidden but its answers. Lengths are fixed and told as hints, so
-that only the slots differ. Prints mean completion times, gains, and tokens per second, with their spread over
-repetitions.
+that only the slots differ. Prints mean completion times, gains, and tokens per second while there are more requests
+than the engine runs at once (wherever they wait), with their spread over repetitions.
+
+Our own engine gets a core of its own, as an engine elsewhere has a GPU of its own: gateway and clients run on the
+others. An engine given by --engine should be started under `taskset -c 0` likewise.
 """
 
 import argparse
 import asyncio
 import contextlib
 import json
+import os
 import random
 import statistics
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import aiohttp
@@ -28,8 +33,7 @@ from ssjf.cli.demo.processes import running_server
 from ssjf.loadgen.client import COMPLETED, Endpoint, first_model
 from ssjf.loadgen.plan import PlannedRequest
 from ssjf.loadgen.sender import Run, run_loop, send_closed_loop, send_open_loop
-from ssjf.metrics.summary import tokens_per_second_while_waiting
-from ssjf.metrics.table import JobTable
+from ssjf.metrics.records import JobRecord
 from ssjf.workload.arrivals import Poisson
 
 LOAD = 1.3
@@ -110,6 +114,19 @@ async def arm_url(arm: str, engine: str, slots: int, out: Path) -> AsyncIterator
         yield await stack.enter_async_context(running_server("serve", options, log=out / "gateway.log"))
 
 
+def tokens_per_s_while_full(done: Sequence[JobRecord], slots: int) -> float:
+    """Output tokens per second while more requests than `slots` are there; a request's come evenly from its first."""
+    spans = [(r.arrival_s, r.first_token_s or r.arrival_s, r.finish_s or r.arrival_s, r.output_tokens) for r in done]
+    changes = sorted({at for span in spans for at in span[:3]})
+    tokens = seconds = 0.0
+    for since, until in pairwise(changes):
+        if sum(arrival <= since and until <= finish for arrival, _, finish, _ in spans) > slots:
+            running = [n / (finish - first) for _, first, finish, n in spans if first <= since and until <= finish]
+            tokens += sum(running) * (until - since)
+            seconds += until - since
+    return tokens / seconds
+
+
 async def measure(engine: str, slots: int, num: int, repetitions: int, out: Path) -> dict[str, list[dict[str, float]]]:
     """Figures by arm, one for each repetition."""
     found: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
@@ -134,17 +151,8 @@ async def measure(engine: str, slots: int, num: int, repetitions: int, out: Path
             done = [record for record in run.records if record.status == COMPLETED]
             if len(done) < num:
                 print(f"{arm}: {num - len(done)} failed: {dict(run.errors)}", file=sys.stderr)
-            table = JobTable.from_records(sorted(done, key=lambda record: record.index))
             mean = statistics.fmean(r.finish_s - r.arrival_s for r in done if r.finish_s is not None)
-            rate = tokens_per_second_while_waiting(table) if arm != "direct" else None
-            span = max(r.finish_s or 0.0 for r in done)
-            found[arm].append(
-                {
-                    "mean_jct_s": mean,
-                    "tokens_per_s": sum(r.output_tokens for r in done) / span,
-                    "tokens_per_s_while_waiting": rate or float("nan"),
-                }
-            )
+            found[arm].append({"mean_jct_s": mean, "tokens_per_s": tokens_per_s_while_full(done, slots)})
             print(f"repetition {repetition}, {arm}: mean {mean:.2f} s", file=sys.stderr)
     return found
 
@@ -172,11 +180,15 @@ def show(found: dict[str, list[dict[str, float]]]) -> None:
 async def run_all(arguments: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     """Before the engine that runs, or one of our own."""
     arguments.out.mkdir(parents=True, exist_ok=True)
+    cores = sorted(os.sched_getaffinity(0))
     slots, sizes = arguments.max_num_seqs, (arguments.num, arguments.repetitions, arguments.out)
+    os.sched_setaffinity(0, cores[:1])  # inherited by whoever is started now
     if arguments.engine is not None:
+        os.sched_setaffinity(0, cores[1:] or cores)
         return await measure(arguments.engine, slots, *sizes)
     log = arguments.out / "engine.log"
     async with running_server("engine", ["--max-num-seqs", str(slots)], log=log) as engine:
+        os.sched_setaffinity(0, cores[1:] or cores)
         return await measure(engine, slots, *sizes)
 
 

@@ -6,7 +6,7 @@ would take a server with eight long answers for as busy as one with eight short 
 This module does not know what a server is, nor which job comes next.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from ssjf.core.types import Job
 
@@ -32,6 +32,11 @@ class Server:
     def num_running(self) -> int:
         """How many jobs have a place here."""
         return len(self._running)
+
+    @property
+    def request_ids(self) -> Iterable[str]:
+        """Whose jobs have a place here, in the order in which they got it."""
+        return self._running.keys()
 
     def holds(self, job: Job) -> bool:
         """Whether the job has its place here."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, inf
 
+from ssjf.core.concurrency import Progress
 from ssjf.core.priority import PriorityMap
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.servers import Server, Servers
@@ -279,6 +280,19 @@ class Dispatcher:
     def has_backlog(self, server: Server) -> bool:
         """Whether somebody waits who may go to this server."""
         return any(lane.scheduler.waiting and server in lane.servers.servers for lane in self._lanes.values())
+
+    def progress(self, server: Server) -> Progress:
+        """What has come of the requests that this server was given."""
+        now = self._clock()
+        num_started, unstarted_s = 0, list[float]()
+        for place, request_id in enumerate(server.request_ids, start=1):
+            exchange = self._live[request_id]
+            if exchange.first_token_at is not None:
+                num_started = place
+                unstarted_s.clear()
+            elif exchange.incoming.stream:
+                unstarted_s.append(now - exchange.dispatched_at)
+        return Progress(num_started, tuple(unstarted_s))
 
     def retry_after_s(self) -> int:
         """Whole seconds after which it is worth trying again: until a part of what waits has been given out."""

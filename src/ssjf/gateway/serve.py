@@ -148,6 +148,7 @@ async def running_gateway(
             await stack.enter_async_context(Keeper(journal, forecaster, settings.predictor))
         pool.on_change = dispatcher.pump
         pool.has_backlog = dispatcher.has_backlog
+        pool.progress = dispatcher.progress
         stack.push_async_callback(pool.close)
         await pool.start()
         child = None

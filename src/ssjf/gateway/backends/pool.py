@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ssjf.config import BackendSettings, Mode, NumSlots
-from ssjf.core.concurrency import ConcurrencyLimit
+from ssjf.core.concurrency import ConcurrencyLimit, Progress
 from ssjf.core.servers import Server
 from ssjf.errors import BackendError, ConfigError, RequestError
 from ssjf.gateway import clock
@@ -97,6 +97,7 @@ class Pool:
         self.members = list(members)
         self.on_change = on_change
         self.has_backlog: Callable[[Server], bool] = lambda _: False
+        self.progress: Callable[[Server], Progress] = lambda _: Progress(0, ())
         self._of = {member.server: member for member in members}
 
     async def start(self) -> None:
@@ -250,24 +251,34 @@ class Pool:
     # --- how much it takes ------------------------------------------------------------------------------------------
     def first_token(self, member: Member, seconds: float, *, in_flight: int) -> None:
         """A first token came so long after dispatch, when so many were in flight."""
+        if member.limit is not None:
+            member.limit.first_token(seconds, in_flight=in_flight, now=clock.now())
+
+    def answered(self, member: Member, num_tokens: int, seconds: float, *, in_flight: int) -> None:
+        """A whole answer came so long after dispatch, when so many were in flight."""
         if member.limit is not None and not member.dialect.queued:
             backlog = self.has_backlog(member.server)
-            member.limit.first_token(seconds, in_flight=in_flight, backlog=backlog, now=clock.now())
+            member.limit.answered(
+                num_tokens=num_tokens, seconds=seconds, in_flight=in_flight, backlog=backlog, now=clock.now()
+            )
             self._set_places(member)
 
     async def _count(self, member: Member) -> None:
-        """Look at the engine's own queue now and then, while it works."""
+        """Look at the engine's own queue now and then, while it works, or at what it does with what it was given."""
         assert member.limit is not None
         while True:
             await asyncio.sleep(_LOOK_S)
-            in_flight = member.server.num_running
-            if not in_flight or not member.server.open:
+            server = member.server
+            in_flight = server.num_running
+            if not in_flight or not server.open:
                 continue
+            backlog, now = self.has_backlog(server), clock.now()
             load = await count(member.http, member.dialect)
             if load is not None:
-                backlog = self.has_backlog(member.server)
-                member.limit.counted(num_queued=load.num_queued, in_flight=in_flight, backlog=backlog, now=clock.now())
-                self._set_places(member)
+                member.limit.counted(num_queued=load.num_queued, in_flight=in_flight, backlog=backlog, now=now)
+            else:
+                member.limit.looked(self.progress(server), in_flight=in_flight, backlog=backlog, now=now)
+            self._set_places(member)
 
     def _set_places(self, member: Member) -> None:
         assert member.limit is not None

@@ -243,7 +243,7 @@ class Answer:
             if in_pieces and response.status < HTTPStatus.BAD_REQUEST:
                 await self._relay_stream(response, member)
             else:
-                await self._relay_whole(response)
+                await self._relay_whole(response, member)
 
     def _has_other(self, member: Member) -> bool:
         return any(server.open and server is not member.server for server in self.exchange.lane.servers.servers)
@@ -272,9 +272,14 @@ class Answer:
         self._end(Outcome.FAILED if reader.failed else Outcome.COMPLETED)
         await self._chunk(reader.end(), last=True)
 
-    async def _relay_whole(self, response: aiohttp.ClientResponse) -> None:
+    async def _relay_whole(self, response: aiohttp.ClientResponse, member: Member) -> None:
+        exchange = self.exchange
         payload = await response.read()
-        self._end(self._judge(response.status, payload))
+        outcome = self._judge(response.status, payload)
+        if outcome is Outcome.COMPLETED and exchange.num_output_tokens is not None:
+            seconds = clock.now() - exchange.dispatched_at
+            self._way.pool.answered(member, exchange.num_output_tokens, seconds, in_flight=exchange.in_flight)
+        self._end(outcome)
         await self._start(response, length=len(payload))
         await self._chunk(payload, last=True)
 
