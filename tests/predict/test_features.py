@@ -1,12 +1,14 @@
 """Rows of prompts, against a slow and obvious count of n-grams."""
 
 import re
+import zlib
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssjf.predict.features import COUNTS, TABLE_SIZE, Rows, concatenate, featurize
+from ssjf.predict.features import COUNTS, TABLE_SIZE, HashedPrompt, Rows, concatenate, featurize, pack
 from tests.predict.made_up import ANY_TEXT
 
 
@@ -84,3 +86,28 @@ def test_hashes_never_change_under_a_format_number() -> None:
     """Weights are saved by place: a change here needs a new `features.FORMAT`."""
     rows = featurize(["Hello, world"])
     assert (len(rows.indices), int(rows.indices.sum())) == (32, 3498885)
+
+
+@given(ANY_TEXT)
+def test_a_prompt_of_which_only_its_hashes_were_kept_has_the_same_row(prompt: str) -> None:
+    kept = HashedPrompt(pack(prompt))
+    assert parts(featurize([kept, "other"])) == parts(featurize([prompt, "other"]))
+    assert np.array_equal(featurize([kept]).counts, featurize([prompt]).counts)
+    assert kept == HashedPrompt(pack(prompt))
+    assert kept != HashedPrompt(pack(f"{prompt} and more"))
+
+
+def test_the_text_is_not_among_what_is_kept() -> None:
+    assert b"secret" not in zlib.decompress(pack("a secret prompt"))
+
+
+@pytest.mark.parametrize("damage", ["", "cut", "format", "places", "text"])
+def test_what_is_no_hashed_prompt_is_refused(damage: str) -> None:
+    data = bytearray(zlib.decompress(pack("a prompt")))
+    if damage == "format":
+        data[0] += 1
+    elif damage == "places":
+        data[-1] = 255
+    packed = {"": b"", "cut": zlib.compress(data[:20]), "text": b"a prompt"}.get(damage, zlib.compress(data))
+    with pytest.raises(ValueError, match="hashed prompt"):
+        HashedPrompt(packed)

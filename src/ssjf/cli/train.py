@@ -77,7 +77,7 @@ def train(
         from ssjf.predict.trees.training import fit as fitter
     progress = Console(stderr=True)
     with progress.status("reading") as status:
-        samples, skipped = read_samples(data, target_model)
+        samples, skipped = read_samples(data, target_model, hashed=family == "ngram")
 
         def tell(step: str) -> None:
             status.update(step)

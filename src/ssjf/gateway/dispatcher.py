@@ -51,6 +51,9 @@ class Exchange:
         decided_by: the prediction that its place in the queue came from; None where it never had to wait.
         first_token_at: when the first token came, on the gateway's clock.
         num_prompt_tokens, num_output_tokens: the true lengths, as soon as they are known.
+        held: it is not given to the scheduler before its prediction is there, or its time is up.
+        asked: it is predicted, or is going to be.
+        ended: it has its outcome.
     """
 
     incoming: Incoming
@@ -66,6 +69,7 @@ class Exchange:
     num_prompt_tokens: int | None = None
     num_output_tokens: int | None = None
     held: bool = False
+    asked: bool = False
     ended: bool = False
 
     @property
@@ -196,11 +200,20 @@ class Dispatcher:
         self.pump()
         if job.status is Status.WAITING:
             exchange.decided_by = prediction
-        if incoming.hint is None:
-            self._forecaster.ask(request, lambda answer: self._predicted(exchange, answer))
+        if job.status is Status.WAITING or not incoming.stream:
+            self._ask(exchange)
         if exchange.held:
             asyncio.get_running_loop().call_later(self._forecaster.budget_s, self._let_wait, exchange)
         return exchange
+
+    def first_token(self, exchange: Exchange, now: float) -> None:
+        """The first token of an admitted exchange has come.
+
+        Only now a stream that never had to wait is predicted, to be scored when it ends: before, the predictor would
+        take processor time from those who wait for their first token.
+        """
+        exchange.first_token_at = now
+        self._ask(exchange)
 
     def pump(self) -> None:
         """Let in whom the schedulers let in, one lane after the other where they share servers."""
@@ -224,6 +237,7 @@ class Dispatcher:
         """An admitted exchange that nothing was sent of waits again, where it stood."""
         exchange.lane.scheduler.preempt(exchange.job.request.request_id, self._clock())
         exchange.admitted = asyncio.get_running_loop().create_future()
+        self._ask(exchange)
         self.pump()
 
     def refuse_waiting(self, exchange: Exchange, error: Exception) -> None:
@@ -305,6 +319,12 @@ class Dispatcher:
             backlog_s = max((work / max(lane.servers.total, 1) for lane, work in work_s.items()), default=0.0)
             self._retry = now, min(max(ceil(_RETRY_SHARE * backlog_s), _MIN_RETRY_S), _MAX_RETRY_S)
         return self._retry[1]
+
+    def _ask(self, exchange: Exchange) -> None:
+        """Have it predicted, once, unless its client has told the length."""
+        if not exchange.asked and exchange.incoming.hint is None:
+            exchange.asked = True
+            self._forecaster.ask(exchange.job.request, lambda answer: self._predicted(exchange, answer))
 
     def _lane(self, servers: tuple[Server, ...]) -> Lane:
         if servers not in self._lanes:

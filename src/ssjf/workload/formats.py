@@ -78,6 +78,7 @@ def read_chunks(path: Path) -> Iterator[Chunk]:
 _LOGS = (".sqlite", ".db")
 _LOG_COLUMNS = {
     "arrival_s": "time - jct_s",
+    "prompt_features": "features",
     **{name: name for name in ("input_tokens", "output_tokens", "predicted_tokens", "prompt", "model", "tenant")},
 }
 

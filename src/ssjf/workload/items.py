@@ -18,6 +18,7 @@ class WorkItem:
         output_tokens: recorded length of the answer; None where unknown.
         predicted_tokens: a prediction that the file brings along.
         prompt: text, or a list of chat messages; None where a trace has none.
+        prompt_features: what a request log kept of the prompt in its place; see `ssjf.predict.features.pack`.
         model: the target model; "" where the file names none.
         tenant: who asks.
         deadline_s: seconds after arrival by which the answer is wanted.
@@ -30,6 +31,7 @@ class WorkItem:
     output_tokens: int | None = None
     predicted_tokens: float | None = None
     prompt: str | list[dict[str, Any]] | None = None
+    prompt_features: bytes | None = None
     model: str = ""
     tenant: str = ""
     deadline_s: float | None = None

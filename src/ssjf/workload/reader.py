@@ -33,6 +33,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     ),
     "predicted_tokens": ("predicted_tokens",),
     "prompt": ("prompt", "prompt_content"),
+    "prompt_features": ("prompt_features",),
     "model": ("model", "model_name", "Model"),
     "tenant": ("tenant",),
     "deadline_s": ("deadline_s",),
@@ -244,6 +245,13 @@ def _are_messages(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(m, dict) and "role" in m for m in value)
 
 
+def _bytes(values: Values, column: str, chunk: Chunk) -> list[Any]:
+    for position, value in enumerate(values):
+        if not (value is None or isinstance(value, bytes)):
+            raise chunk.error(position, f"{column} is {_shown(value)}: only a request log has that")
+    return list(values)
+
+
 def _from_json(value: Any, begins: str) -> Any:
     """What a cell says if it is JSON that begins so; else the cell itself."""
     if isinstance(value, str) and value.startswith(begins):
@@ -267,6 +275,7 @@ _CONVERTERS: dict[str, _Converter] = {
     "output_tokens": _whole,
     "predicted_tokens": _numbers,
     "prompt": _prompts,
+    "prompt_features": _bytes,
     "model": _texts,
     "tenant": _texts,
     "deadline_s": _numbers,
@@ -285,6 +294,7 @@ def _items(columns: dict[str, list[Any]]) -> list[WorkItem]:
             output_tokens=output_tokens,
             predicted_tokens=predicted_tokens,
             prompt=prompt,
+            prompt_features=prompt_features,
             model=model or "",
             tenant=tenant or "",
             deadline_s=deadline_s,
@@ -297,6 +307,7 @@ def _items(columns: dict[str, list[Any]]) -> list[WorkItem]:
             output_tokens,
             predicted_tokens,
             prompt,
+            prompt_features,
             model,
             tenant,
             deadline_s,

@@ -11,15 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ssjf.cli.prediction.evaluate import evaluate
+from ssjf.cli.train import train
 from ssjf.errors import ConfigError, DataError
 from ssjf.gateway.journal import store
-from ssjf.gateway.journal.entry import COLUMNS, Entry, hashed
+from ssjf.gateway.journal.entry import COLUMNS, Entry
 from ssjf.gateway.journal.memory import remember, snapshot, to_bytes
 from ssjf.gateway.journal.store import Journal
+from ssjf.predict.artefact import load_predictor
+from ssjf.predict.features import pack
 from ssjf.predict.online import OnlinePredictor
 from ssjf.workload.reader import read_workload
 from tests.gateway.conftest import MakeStack
-from tests.predict.made_up import ask
+from tests.predict.made_up import ask, make_samples
 
 ENTRY = Entry(
     time=1000.0,
@@ -61,7 +65,7 @@ def test_a_request_is_one_row_and_its_text_is_kept_only_if_asked_for(tmp_path: P
     for name, value in zip(COLUMNS[:-2], ENTRY.row()[:-2], strict=True):
         assert row[name] == value, name
     assert row["prompt"] == ("a secret prompt" if keep_prompts else None)
-    assert row["features"] == hashed("a secret prompt")
+    assert row["features"] == pack("a secret prompt")
     assert (b"secret" in (tmp_path / "log.sqlite").read_bytes()) is keep_prompts
 
 
@@ -80,6 +84,28 @@ def test_a_log_is_a_workload_to_train_on_and_to_simulate(tmp_path: Path) -> None
     for name in ("no.sqlite", "missing.sqlite"):
         with pytest.raises(DataError):
             read_workload(tmp_path / name)
+
+
+def test_n_grams_are_learned_from_a_log_without_texts_as_from_one_with_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for keep_prompts in (False, True):
+        journal = open_journal(tmp_path / f"{keep_prompts}.sqlite", keep_prompts=keep_prompts)
+        for second, sample in enumerate(make_samples(60)):
+            journal.record(replace(ENTRY, time=10.0 + second, output_tokens=sample.num_output_tokens), sample.prompt)
+        journal.close()
+    without, with_texts = tmp_path / "False.sqlite", tmp_path / "True.sqlite"
+    train(without, tmp_path / "ngram")
+    short, long = load_predictor(str(tmp_path / "ngram")).predict([ask("Say hello of Anna"), ask("Write a story")])
+    assert short.num_output_tokens < long.num_output_tokens
+    for log in (without, with_texts):
+        evaluate([str(tmp_path / "ngram"), str(log)], as_json=tmp_path / f"{log.stem}.json", seeds=1)
+    # one file was trained on, so that only what was set aside counts; of the other one everything does
+    assert "12 samples of False.sqlite, held out" in capsys.readouterr().out
+    with pytest.raises(DataError, match="--log-prompts"):
+        train(without, tmp_path / "trees", family="trees")
+    with pytest.raises(DataError, match="--log-prompts"):
+        evaluate(["default", str(without)])
 
 
 def test_the_oldest_rows_go_when_there_are_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,8 @@ def evaluate(
     *names, last = predictors
     data = Path(last)
     loaded: dict[str, Predictor | None] = {name: load_predictor(name) for name in names}
-    samples, skipped = read_samples(data, target_model)
+    hashed = all(getattr(predictor, "family", "") == "ngram" for predictor in loaded.values())
+    samples, skipped = read_samples(data, target_model, hashed=hashed)
     samples, apart = _unseen(samples, names, data)
     if len(samples) < 2 or len({sample.num_output_tokens for sample in samples}) < 2:
         raise DataError(f"{data}: {len(samples)} usable rows, or all answers equally long: nothing to compare")
@@ -82,7 +83,8 @@ def _unseen(samples: "list[Sample]", names: Sequence[str], data: Path) -> "tuple
     from ssjf.predict.artefact import read_card
     from ssjf.predict.training import split_by_prompt
 
-    digest, apart = sha256_of(data), False
+    digest, unseen = sha256_of(data), set[str]()
+    apart = False
     for name in names:
         if not Path(name).is_dir():
             continue
@@ -91,8 +93,8 @@ def _unseen(samples: "list[Sample]", names: Sequence[str], data: Path) -> "tuple
         if isinstance(about, dict) and isinstance(split, dict) and about.get("sha256") == digest:
             # the split is over all prompts of the file, so that it must be made before any are left out
             held_out = {s.prompt for s in split_by_prompt(samples, share=split["holdout"], seed=split["seed"])[1]}
-            samples, apart = [sample for sample in samples if sample.prompt in held_out], True
-    return samples, apart
+            unseen, apart = unseen & held_out if apart else held_out, True
+    return [sample for sample in samples if not apart or sample.prompt in unseen], apart
 
 
 def _row(name: str, predictor: "Predictor | None", samples: "Sequence[Sample]", seeds: int) -> dict[str, Any]:

@@ -8,32 +8,53 @@ from ssjf.errors import DataError
 
 if TYPE_CHECKING:
     from ssjf.predict.training import Sample
+    from ssjf.workload.items import WorkItem
 
 
-def read_samples(data: Path, target_model: str | None) -> "tuple[list[Sample], int]":
+def read_samples(data: Path, target_model: str | None, *, hashed: bool = False) -> "tuple[list[Sample], int]":
     """Prompts with lengths, and the number of rows that lack one of the two.
+
+    Args:
+        data: any workload or prompt set, or a request log.
+        target_model: as `read_workload` takes it.
+        hashed: prompts of which a request log kept only hashed n-grams will do.
 
     Raises:
         DataError: the file cannot be read, or no row has both.
     """
-    from ssjf.openai import render_messages
     from ssjf.predict.training import Sample
     from ssjf.workload.reader import read_workload
 
     items = read_workload(data, target_model=target_model)
     samples = [
-        Sample(
-            item.prompt if isinstance(item.prompt, str) else render_messages(item.prompt),
-            item.output_tokens,
-            item.model,
-            item.max_tokens or 0,
-        )
+        Sample(prompt, item.output_tokens, item.model, item.max_tokens or 0)
         for item in items
-        if item.prompt is not None and item.output_tokens is not None
+        if item.output_tokens is not None and (prompt := _prompt(item, data, hashed=hashed)) is not None
     ]
+    if not samples and not hashed and any(item.prompt_features for item in items):
+        raise DataError(
+            f"{data} has no prompts, only their hashed n-grams, of which the family ngram alone can make something; "
+            "ssjf serve --log-prompts keeps the texts"
+        )
     if not samples:
         raise DataError(f"{data}: none of {len(items)} rows has both a prompt and an output length")
     return samples, len(items) - len(samples)
+
+
+def _prompt(item: "WorkItem", data: Path, *, hashed: bool) -> str | None:
+    from ssjf.openai import render_messages
+    from ssjf.predict.features import HashedPrompt
+
+    if isinstance(item.prompt, str):
+        return item.prompt
+    if item.prompt is not None:
+        return render_messages(item.prompt)
+    if not hashed or item.prompt_features is None:
+        return None
+    try:
+        return HashedPrompt(item.prompt_features)
+    except ValueError as error:
+        raise DataError(f"{data}, row {item.index} {error}") from None
 
 
 def sha256_of(data: Path) -> str:

@@ -260,7 +260,7 @@ class Answer:
                     raise BackendError("the engine answered with something that is no stream of events")
                 await self._start(response)
             if exchange.first_token_at is None and reader.num_content_events:
-                exchange.first_token_at = now
+                self._way.dispatcher.first_token(exchange, now)
                 seconds = now - exchange.dispatched_at
                 self._way.pool.first_token(member, seconds, in_flight=exchange.in_flight)
             if events:

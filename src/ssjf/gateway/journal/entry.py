@@ -2,15 +2,11 @@
 
 import json
 import time
-import zlib
 from dataclasses import astuple, dataclass, fields
-
-import numpy as np
 
 from ssjf.core.types import Outcome
 from ssjf.gateway import clock
 from ssjf.gateway.dispatcher import Exchange
-from ssjf.predict import features
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +22,7 @@ class Entry:
         ttft_s: arrival to first token.
         jct_s: arrival to end.
         outcome: one of `ssjf.core.types.Outcome`.
-        features: places of the prompt's hashed n-grams in a table of 2^18, as compressed uint32; not the text.
+        features: the prompt's hashed n-grams, as `ssjf.predict.features.pack` makes them; not the text.
         prompt: the text, where that is switched on.
     """
 
@@ -79,8 +75,3 @@ def entry_of(exchange: Exchange, outcome: Outcome, now: float, *, policy: str) -
         jct_s=now - arrival,
         outcome=outcome.value,
     )
-
-
-def hashed(prompt: str) -> bytes:
-    """The prompt's features, compressed; see `Entry.features`."""
-    return zlib.compress(features.featurize([prompt]).indices.astype(np.uint32).tobytes(), 1)

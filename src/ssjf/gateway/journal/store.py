@@ -18,10 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ssjf.errors import ConfigError
-from ssjf.gateway.journal.entry import COLUMNS, Entry, hashed
+from ssjf.gateway.journal.entry import COLUMNS, Entry
+from ssjf.predict.features import pack
 
 _log = logging.getLogger(__name__)
-VERSION = 1
+VERSION = 2
 _APPLICATION_ID = 0x73736A66  # "ssjf"
 _COMMIT_S = 0.25
 _MAX_PENDING = 20_000  # entries that wait to be written; more are dropped and counted
@@ -119,7 +120,7 @@ class Journal:
 
     def _commit(self, entries: list[tuple[Entry, str]], states: dict[str, bytes]) -> None:
         rows = [
-            replace(entry, features=hashed(prompt), prompt=prompt if self._keep_prompts else None).row()
+            replace(entry, features=pack(prompt), prompt=prompt if self._keep_prompts else None).row()
             for entry, prompt in entries
         ]
         with self._database:
