@@ -20,6 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from ssjf.openai import render_messages
 from ssjf.predict.artefact import save_predictor
+from ssjf.predict.features import opening
 from ssjf.predict.training import Sample, measure, split_by_prompt
 from ssjf.predict.trees.training import fit
 from ssjf.workload.reader import ALL_MODELS, read_workload
@@ -109,6 +110,7 @@ def main() -> None:
             "split": {"by": "prompt", "seed": 0, "holdout": 0.2, "then": "trained on everything"},
             "metrics": metrics,
         },
+        openings=(opening(sample.prompt) for samples in sets.values() for sample in samples),
     )
     size = sum(path.stat().st_size for path in arguments.out.iterdir())
     print(json.dumps({"megabytes": round(size / 1e6, 2)}))

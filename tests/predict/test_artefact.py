@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from ssjf.errors import ArtefactError, PluginError
-from ssjf.predict.artefact import CARD, WEIGHTS, load_predictor, read_card, read_predictor, save_predictor
+from ssjf.predict.artefact import (
+    CARD,
+    WEIGHTS,
+    load_predictor,
+    read_card,
+    read_predictor,
+    read_seen,
+    refuse_foreign,
+    save_predictor,
+)
+from ssjf.predict.features import digest
 from ssjf.predict.ngram import NgramPredictor
 from ssjf.predict.simple import Constant
 from ssjf.predict.training import as_request, fit
@@ -66,6 +76,23 @@ def test_an_older_artefact_is_replaced_but_nothing_else(folder: Path, tmp_path: 
         save_predictor(NgramPredictor(), tmp_path / "photos")
     with pytest.raises(ArtefactError, match="cannot write"):
         save_predictor(NgramPredictor(), tmp_path / "photos" / "cat.png")
+
+
+def test_files_of_the_family_that_was_there_before_go(folder: Path) -> None:
+    (folder / "model.onnx").write_bytes(b"of an encoder")
+    (folder / "notes.txt").write_text("mine")
+    save_predictor(NgramPredictor(), folder, openings=["hello"])
+    assert {path.name for path in folder.iterdir()} == {CARD, WEIGHTS, "seen.bin", "notes.txt"}
+    assert read_seen(str(folder)) == {digest("hello")}
+    (folder / "seen.bin").write_bytes(b"12345678")
+    with pytest.raises(ArtefactError, match=r"seen\.bin"):
+        read_seen(str(folder))
+
+
+def test_a_file_in_the_folder_s_place_is_noticed_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtefactError, match="is a file"):
+        refuse_foreign(tmp_path / "file")
 
 
 def _edit_card(folder: Path, **changes: object) -> None:

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssjf.predict.features import COUNTS, TABLE_SIZE, HashedPrompt, Rows, concatenate, featurize, pack
+from ssjf.predict.features import (
+    COUNTS,
+    TABLE_SIZE,
+    HashedPrompt,
+    Rows,
+    concatenate,
+    digest,
+    featurize,
+    opening,
+    pack,
+)
 from tests.predict.made_up import ANY_TEXT
 
 
@@ -95,6 +105,15 @@ def test_a_prompt_of_which_only_its_hashes_were_kept_has_the_same_row(prompt: st
     assert np.array_equal(featurize([kept]).counts, featurize([prompt]).counts)
     assert kept == HashedPrompt(pack(prompt))
     assert kept != HashedPrompt(pack(f"{prompt} and more"))
+
+
+def test_all_turns_of_a_conversation_have_one_opening_with_texts_and_without() -> None:
+    first = "system: be kind\n\nuser: hello"
+    later = f"{first}\n\nassistant: hi\n\nuser: and now?"
+    kept = [HashedPrompt(pack(prompt)) for prompt in (first, later, "user: other")]
+    assert kept[0].opening == kept[1].opening != kept[2].opening
+    assert kept[0] != kept[1]
+    assert digest(opening(kept[1])) == digest(opening(first)) == digest("hello")
 
 
 def test_the_text_is_not_among_what_is_kept() -> None:

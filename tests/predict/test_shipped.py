@@ -6,8 +6,7 @@ import sys
 import pytest
 
 from ssjf.config import ServeSettings
-from ssjf.predict.artefact import load_predictor, read_card
-from ssjf.predict.shipped import FOLDER
+from ssjf.predict.artefact import SHIPPED, load_predictor, read_card
 from tests.predict.made_up import ask
 
 IN_A_FRESH_PROCESS = """
@@ -27,8 +26,8 @@ def test_it_is_what_the_gateway_uses_when_nothing_is_named_and_it_needs_no_train
 
 
 def test_it_is_small_and_says_where_it_comes_from() -> None:
-    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 10e6
-    card = read_card(FOLDER)
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 10e6
+    card = read_card(SHIPPED)
     assert {entry["licence"] for entry in card["attribution"]} == {"Apache-2.0", "MIT"}
     assert all(len(entry["sha256"]) == 64 for entry in card["data"])
     assert len(card["state"]["target_models"]) >= 20

@@ -54,6 +54,7 @@ def train(
 
     if family not in _FAMILIES:
         raise ConfigError(f"no family {family!r} to train; {did_you_mean(family, _FAMILIES)}")
+    out = out.resolve()
     refuse_foreign(out)
     given: dict[str, Any] = {
         name: value
@@ -101,6 +102,7 @@ def train(
                 "metrics": trained.metrics,
                 "metrics_by_model": trained.metrics_by_model,
             },
+            openings=trained.openings,
         )
     _show(trained, skipped, out)
 
@@ -134,7 +136,7 @@ def _show(trained: "Trained", skipped: int, out: Path) -> None:
             f"{metrics['log_mae']:.3f}",
             *(f"{metrics[f'coverage_{level}']:.0%}" for level in ("0.1", "0.5", "0.9")),
         )
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     if skipped:
         console.print(f"{skipped} rows without a prompt or a length were skipped")

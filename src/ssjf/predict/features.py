@@ -30,6 +30,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from ssjf.openai import rendered_turns
+
 FORMAT = 1
 """Weights trained on rows of one format mean nothing on another's; raise it with any change to a row."""
 
@@ -86,39 +88,65 @@ class Rows:
 
 
 class HashedPrompt(str):
-    """Stands for a prompt of which nothing but its row was kept; equal for equal rows.
+    """Stands for a prompt of which nothing but its row was kept; equal for equal prompts.
 
     Args:
         packed: what `pack` made of the prompt.
+
+    Attributes:
+        row: of the prompt.
+        opening: stands for what its conversation began with.
 
     Raises:
         ValueError: it is no such thing, or of another format.
     """
 
-    __slots__ = ("row",)
+    __slots__ = ("opening", "row")
     row: Rows
+    opening: str
 
     def __new__(cls, packed: bytes) -> Self:
         """The text is a digest, so that equal prompts are found as usual."""
         prompt = super().__new__(cls, hashlib.sha256(packed).hexdigest())
-        prompt.row = _unpack(packed)
+        prompt.row, prompt.opening = _unpack(packed)
         return prompt
 
 
-_HEAD = struct.Struct(f"<BI2d{NUM_COUNTS}d")  # format, features of the first part, values, counts
+def opening(prompt: str) -> str:
+    """What a conversation began with, its first message of a user; of a bare prompt the prompt itself.
+
+    What begins alike must not be split over training and test.
+    """
+    if isinstance(prompt, HashedPrompt):
+        return prompt.opening
+    return next((text for role, text in rendered_turns(prompt) if role == "user"), prompt)
+
+
+def digest(opening: str) -> int:
+    """An opening in 64 bits, to recognise it by without keeping it."""
+    if opening.startswith(_KEPT):
+        return int(opening.removeprefix(_KEPT), 16)
+    return int.from_bytes(hashlib.sha256(opening.encode("utf-8", "surrogatepass")).digest()[:8])
+
+
+_KEPT = "\0opening:"
+# format, digest of the opening, features of the first part, values, counts
+_HEAD = struct.Struct(f"<BQI2d{NUM_COUNTS}d")
 
 
 def pack(prompt: str) -> bytes:
     """The prompt's row in some hundred bytes; its text cannot be had from them, but guesses at it can be checked."""
     row = featurize([prompt])
-    head = _HEAD.pack(FORMAT, int(row.starts[1]), *row.values.tolist(), *row.counts[0].tolist())
+    head = _HEAD.pack(
+        FORMAT, digest(opening(prompt)), int(row.starts[1]), *row.values.tolist(), *row.counts[0].tolist()
+    )
     return zlib.compress(head + row.indices.astype("<u4").tobytes(), 1)
 
 
-def _unpack(packed: bytes) -> Rows:
+def _unpack(packed: bytes) -> tuple[Rows, str]:
     try:
         data = zlib.decompress(packed)
-        version, middle, *numbers = _HEAD.unpack_from(data)
+        version, began, middle, *numbers = _HEAD.unpack_from(data)
         indices = np.frombuffer(data, "<u4", offset=_HEAD.size).astype(np.int64)
     except (zlib.error, struct.error, ValueError) as error:
         raise ValueError(f"is no hashed prompt: {error}") from None
@@ -127,7 +155,7 @@ def _unpack(packed: bytes) -> Rows:
     if not 0 < middle < len(indices) or indices.max() >= TABLE_SIZE or not np.isfinite(numbers).all():
         raise ValueError("is no hashed prompt: it makes no sense")
     values, counts = np.array(numbers[:2]), np.array([numbers[2:]])
-    return Rows(indices, np.array([0, middle]), values, counts)
+    return Rows(indices, np.array([0, middle]), values, counts), f"{_KEPT}{began:x}"
 
 
 def featurize(prompts: Sequence[str]) -> Rows:

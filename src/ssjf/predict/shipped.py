@@ -4,12 +4,8 @@ Its card tells what it was trained on and how well it ranks: `ssjf/predict/defau
 `training/default_predictor.py`.
 """
 
-from pathlib import Path
-
-from ssjf.predict.artefact import read_predictor
+from ssjf.predict.artefact import SHIPPED, read_predictor
 from ssjf.predict.online import OnlinePredictor
-
-FOLDER = Path(__file__).with_name("default")
 
 
 def load_default() -> OnlinePredictor:
@@ -18,4 +14,4 @@ def load_default() -> OnlinePredictor:
     Raises:
         ArtefactError: the installation is damaged.
     """
-    return OnlinePredictor(read_predictor(FOLDER))
+    return OnlinePredictor(read_predictor(SHIPPED))

@@ -12,7 +12,6 @@ import numpy as np
 
 from ssjf.core.types import Request
 from ssjf.errors import DataError
-from ssjf.openai import rendered_turns
 from ssjf.predict import features
 from ssjf.predict.artefact import Saveable
 from ssjf.predict.base import Predictor
@@ -50,6 +49,7 @@ class Trained:
         split: which samples were used for what.
         metrics: on the held-out samples; see `ssjf.predict.evaluation.evaluate`.
         metrics_by_model: the same for each target model.
+        openings: what the conversations began with that it was fitted on.
     """
 
     predictor: Saveable
@@ -57,6 +57,7 @@ class Trained:
     split: dict[str, Any]
     metrics: dict[str, float | None]
     metrics_by_model: dict[str, dict[str, float | None]]
+    openings: frozenset[str]
 
 
 class Fitter(Protocol):
@@ -87,7 +88,7 @@ def train(
     Raises:
         DataError: there is too little to learn from.
     """
-    num_prompts = len({opening(sample.prompt) for sample in samples})
+    num_prompts = len({features.opening(sample.prompt) for sample in samples})
     if num_prompts < MIN_PROMPTS:
         raise DataError(f"{num_prompts} distinct prompts with a length are too few: {MIN_PROMPTS} at least")
     if len({sample.num_output_tokens for sample in samples}) == 1:
@@ -104,6 +105,7 @@ def train(
         split={"by": "prompt", "seed": seed, "holdout": holdout, "train": len(training), "test": len(held_out)},
         metrics=measure(predictor, held_out),
         metrics_by_model={model: measure(predictor, group) for model, group in sorted(by_model.items()) if model},
+        openings=frozenset(features.opening(sample.prompt) for sample in training),
     )
 
 
@@ -130,7 +132,7 @@ def split_by_prompt(samples: Sequence[Sample], *, share: float, seed: int) -> tu
 
     So do the turns of a conversation, and all conversations that begin alike.
     """
-    openings = [opening(sample.prompt) for sample in samples]
+    openings = [features.opening(sample.prompt) for sample in samples]
     distinct = sorted(set(openings))
     order = np.random.default_rng(seed).permutation(len(distinct))
     apart = {distinct[i] for i in order[: max(1, round(share * len(distinct)))]}
@@ -139,11 +141,6 @@ def split_by_prompt(samples: Sequence[Sample], *, share: float, seed: int) -> tu
         [sample for sample, its_opening in pairs if its_opening not in apart],
         [sample for sample, its_opening in pairs if its_opening in apart],
     )
-
-
-def opening(prompt: str) -> str:
-    """What a conversation began with: its first message of a user. Of a bare prompt: the prompt."""
-    return next((text for role, text in rendered_turns(prompt) if role == "user"), prompt)
 
 
 def fit(

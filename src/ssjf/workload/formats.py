@@ -3,6 +3,7 @@
 This module knows file formats; it does not know what a column means.
 """
 
+import codecs
 import contextlib
 import csv
 import gzip
@@ -158,7 +159,7 @@ def _read_jsonl(path: Path, file: IO[bytes]) -> Iterator[Chunk]:
         objects: list[dict[str, Any]] = []
         for number, line in chunk:
             try:
-                value = orjson.loads(line)
+                value = orjson.loads(line.removeprefix(codecs.BOM_UTF8))
             except orjson.JSONDecodeError as error:
                 raise row_error(path, first + len(objects), number, f"not valid JSON: {error}") from None
             if not isinstance(value, dict):

@@ -346,6 +346,7 @@ def _one_row_per_answer(chunk: Chunk) -> Chunk:
 
 def _answers(conversation: Any, column: str, chunk: Chunk, position: int) -> list[tuple[list[dict[str, Any]], str]]:
     """What was said before each answer of the assistant, and the answer."""
+    conversation = _from_json(conversation, "[")  # in CSV
     if not isinstance(conversation, list):
         raise chunk.error(position, f"{column} must be a list of turns, not {_shown(conversation)}")
     history: list[dict[str, Any]] = []

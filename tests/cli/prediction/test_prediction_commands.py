@@ -12,6 +12,8 @@ from ssjf.cli.prediction.evaluate import evaluate
 from ssjf.cli.prediction.predict import predict
 from ssjf.cli.train import train
 from ssjf.errors import SSJFError
+from ssjf.predict.artefact import read_seen
+from ssjf.predict.features import digest
 
 TOPICS = ("rivers", "kings", "bridges", "clouds", "trains")
 
@@ -52,7 +54,8 @@ def test_predictors_stand_beside_baselines_on_prompts_they_have_not_seen(
     options = ["--target-model", "m", "--seeds", "2", "--json", str(out), "--picture", str(picture)]
     result = invoke(evaluate, str(trained), "ngram", str(data), *options)
     assert result.exit_code == 0, result.output
-    assert "24 samples of set.jsonl, held out" in result.output
+    assert "24 samples of set.jsonl" in result.output
+    assert "left out: 96 samples" in result.output
     rows = {row["predictor"]: row for row in json.loads(out.read_text())}
     assert list(rows) == [str(trained), "ngram", "prompt length", "constant"]
     ours = rows[str(trained)]
@@ -65,12 +68,49 @@ def test_predictors_stand_beside_baselines_on_prompts_they_have_not_seen(
     assert picture.stat().st_size > 5_000
 
 
-def test_all_of_another_file_is_evaluated(data: Path, trained: Path, tmp_path: Path) -> None:
+def test_what_was_trained_on_does_not_count_in_whatever_file_and_of_whatever_model(
+    data: Path, trained: Path, tmp_path: Path
+) -> None:
     other = tmp_path / "other.jsonl"
-    other.write_text(data.read_text() + "\n")
-    result = invoke(evaluate, str(trained), str(other), "--target-model", "m", "--seeds", "1")
-    assert "120 samples of other.jsonl" in result.output
-    assert "held out" not in result.output.splitlines()[0]
+    new = {"prompt": "tell me something new", "out_tokens": {"m": 20, "talker": 40}}
+    other.write_text(f"{data.read_text()}\n{json.dumps(new)}\n")
+    for model in ("m", "talker"):
+        result = invoke(evaluate, str(trained), str(other), "--target-model", model, "--seeds", "1")
+        assert "25 samples of other.jsonl" in result.output
+
+
+def test_two_artefacts_are_compared_on_what_neither_has_seen(data: Path, trained: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    invoke(train, str(data), "--target-model", "m", "--seed", "1", "--holdout", "0.5", "--out", str(second))
+    result = invoke(evaluate, str(trained), str(second), str(data), "--target-model", "m", "--seeds", "1")
+    unseen = int(result.output.split(" samples of")[0].split()[-1])
+    assert 2 <= unseen < 24
+
+
+def test_what_the_shipped_predictor_was_trained_on_is_known() -> None:
+    assert len(read_seen("default")) > 6000
+    assert read_seen("ngram") == frozenset()
+
+
+def test_where_everything_was_trained_on_there_is_nothing_to_compare(data: Path, trained: Path, tmp_path: Path) -> None:
+    seen = tmp_path / "seen.jsonl"
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    digests = read_seen(str(trained))
+    seen.write_text("\n".join(json.dumps(row) for row in rows if digest(row["prompt"]) in digests))
+    result = invoke(evaluate, str(trained), str(seen), "--target-model", "m")
+    assert "all but 0 of 96 rows were trained on" in str(result.exception)
+
+
+def test_bytes_that_are_no_text_are_predicted_all_the_same(trained: Path) -> None:
+    (row,) = map(json.loads, invoke(predict, str(trained), "caf\udce9", "--json").stdout.splitlines())
+    assert row["prompt"] == "caf?"
+
+
+def test_a_model_may_be_called_like_markup(data: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "odd.jsonl"
+    odd.write_text(data.read_text().replace('"m"', '"[/INST]"'))
+    assert invoke(train, str(odd), "--target-model", "[/INST]", "--out", str(tmp_path / "p")).exit_code == 0
+    assert "[/INST]" in invoke(characterize, str(odd), "--target-model", "[/INST]", "--seeds", "1").output
 
 
 def test_prompts_come_as_arguments_or_as_lines(trained: Path) -> None:
@@ -83,7 +123,8 @@ def test_prompts_come_as_arguments_or_as_lines(trained: Path) -> None:
 
 
 def test_a_prompt_that_looks_like_markup_is_shown_as_it_is(trained: Path) -> None:
-    assert "[bold]Rome" in invoke(predict, str(trained), "[bold]Rome").output
+    for prompt in ("[bold]Rome", "\\[/b]", "[/b]"):
+        assert prompt in invoke(predict, str(trained), prompt).output
 
 
 def test_lengths_are_described_for_each_model(data: Path, tmp_path: Path) -> None:

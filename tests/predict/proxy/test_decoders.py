@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
 
 from ssjf.errors import ArtefactError, DataError
@@ -12,6 +14,7 @@ from ssjf.predict.ngram import LEVELS
 from ssjf.predict.proxy.decoders import decoder_from, fit_decoder, isotonic
 from ssjf.predict.proxy.formulations import FORMULATIONS, Scale, Targets
 
+SCALE = {"unit": "log", "centre": 0.0, "spread": 1.0}
 RNG = np.random.default_rng(0)
 MEDIANS = RNG.uniform(2, 6, 4000)  # of log lengths
 LENGTHS = np.exp(MEDIANS + RNG.normal(0, 0.5, 4000)).round()
@@ -80,7 +83,7 @@ def test_a_scale_and_back_in_either_unit() -> None:
 
 def test_classes_lie_between_percentiles_of_the_training_data() -> None:
     targets = Targets("multiclass", list(range(1, 101)))
-    assert targets.thresholds == pytest.approx([25.75, 50.5, 75.25, 99.01])
+    assert targets.thresholds == [26, 51, 76, 100]
     assert targets.classes([1, 26, 60, 99, 100, 5000]).tolist() == [0, 1, 2, 3, 4, 4]
     assert [len(lengths) for lengths in targets.by_class()] == [25, 25, 25, 24, 1]
     assert targets.class_weights() @ [25, 25, 25, 24, 1] == pytest.approx(100)
@@ -91,8 +94,19 @@ def test_a_class_that_ties_leave_empty_is_left_out() -> None:
     targets = Targets("multiclass", [7] * 60 + [9] * 40)
     assert targets.thresholds == [9.0]
     assert targets.num_outputs == 2
+    assert Targets("binary", [7] * 60 + [9] * 30 + [8] * 10).thresholds == [8.0]
     with pytest.raises(DataError, match="only one class"):
         Targets("ordinal-l1", [7] * 100)
+
+
+@given(st.lists(st.integers(1, 600), min_size=2, max_size=60), st.integers(1, 600))
+def test_no_class_is_empty_where_answers_were_cut_off(lengths: list[int], cap: int) -> None:
+    capped = [min(length, cap) for length in lengths]
+    assume(len(set(capped)) > 1)
+    for name in ("multiclass", "binary", "ordinal-mse"):
+        targets = Targets(name, capped)
+        assert all(len(found) for found in targets.by_class())
+        assert np.isfinite(targets.class_weights()).all()
 
 
 def test_outputs_that_are_no_numbers_say_what_to_do() -> None:
@@ -103,14 +117,19 @@ def test_outputs_that_are_no_numbers_say_what_to_do() -> None:
 @pytest.mark.parametrize(
     "state",
     [
-        {"kind": "score", "errors": [], "scale": {"unit": "log", "centre": 0.0, "spread": 1.0}, "knots": None},
+        {"kind": "score", "errors": [], "scale": SCALE, "knots": None},
         {"kind": "score", "errors": [0.0], "scale": None, "knots": None},
         {"kind": "score", "errors": [0.0], "scale": None, "knots": [[0.0, float("nan")], [1.0, 2.0]]},
+        {"kind": "score", "errors": [0.0], "scale": None, "knots": [[0.0, 1.0], [1.0]]},
+        {"kind": "score", "errors": [0.0], "scale": None, "knots": [[1.0, 0.0], [1.0, 2.0]]},
+        {"kind": "score", "errors": [0.0], "scale": SCALE | {"spread": float("nan")}, "knots": None},
+        {"kind": "score", "errors": [0.0], "scale": SCALE | {"spread": None}, "knots": None},
+        {"kind": "score", "errors": [0.0], "scale": SCALE | {"unit": "miles"}, "knots": None},
         {"kind": "class", "points": [[1.0], [2.0]], "priors": [0.0], "temperature": 1.0},
         {"kind": "class", "points": [[1.0], [2.0]], "priors": [0.0, 0.0], "temperature": 0.0},
-        {"kind": "quantile", "scale": {"unit": "log", "centre": 0.0, "spread": 1.0}, "shifts": [0.0], "factor": 1.0},
+        {"kind": "quantile", "scale": SCALE, "shifts": [0.0], "factor": 1.0},
     ],
 )
 def test_a_damaged_decoder_is_refused(state: dict) -> None:
-    with pytest.raises(ArtefactError):
+    with pytest.raises((ArtefactError, TypeError, ValueError)):  # which `read_predictor` takes for damage
         decoder_from(state)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -289,6 +290,22 @@ def test_a_folder_that_is_no_encoder_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="no encoder") as caught:
         fit(SAMPLES, settings=quick(tmp_path), checkpoints=tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["weights", "tokenizer", "no tokenizer"])
+def test_an_encoder_with_damaged_files_is_one_clear_line(encoder: Path, tmp_path: Path, damage: str) -> None:
+    damaged = tmp_path / "encoder"
+    shutil.copytree(encoder, damaged)
+    if damage == "weights":
+        (damaged / "model.safetensors").write_bytes(b"short")
+    elif damage == "tokenizer":
+        (damaged / "tokenizer.json").write_text("{}")
+    else:
+        for file in damaged.glob("tokenizer*"):
+            file.unlink()
+    with pytest.raises(ConfigError, match="no encoder") as caught:
+        fit(SAMPLES, settings=quick(damaged), checkpoints=tmp_path / "run")
     assert "\n" not in str(caught.value)
 
 

@@ -36,7 +36,7 @@ def characterize(
     if not lengths:
         raise DataError(f"{data}: no row has an output length")
     rows = [_row(model, values, seeds) for model, values in sorted(lengths.items())]
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.width = max(console.width, 132)  # a table cut in pieces compares nothing
     console.print(_table(rows, data.name))
     console.print(

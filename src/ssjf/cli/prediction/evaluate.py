@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ssjf.cli.prediction.samples import read_samples, sha256_of
+from ssjf.cli.prediction.samples import read_samples
 from ssjf.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def evaluate(
 ) -> None:
     """Compare predictors on prompts and lengths: DATA is the last argument.
 
-    Of a file that an artefact was trained on, only the prompts that were set aside from training count.
+    Prompts that one of the predictors was trained on do not count, whatever file they were in.
     """
     from rich.console import Console
     from rich.progress import track
@@ -48,7 +48,9 @@ def evaluate(
     loaded: dict[str, Predictor | None] = {name: load_predictor(name) for name in names}
     hashed = all(getattr(predictor, "family", "") == "ngram" for predictor in loaded.values())
     samples, skipped = read_samples(data, target_model, hashed=hashed)
-    samples, apart = _unseen(samples, names, data)
+    read, samples = samples, _unseen(samples, names)
+    if len(samples) < 2 <= len(read):
+        raise DataError(f"{data}: all but {len(samples)} of {len(read)} rows were trained on: nothing to compare")
     if len(samples) < 2 or len({sample.num_output_tokens for sample in samples}) < 2:
         raise DataError(f"{data}: {len(samples)} usable rows, or all answers equally long: nothing to compare")
     loaded |= dict.fromkeys(_BASELINES)
@@ -58,9 +60,11 @@ def evaluate(
         _row(name, predictor, samples, seeds)
         for name, predictor in track(loaded.items(), description="evaluating", transient=True)
     ]
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.width = max(console.width, 132)  # a table cut in pieces compares nothing
-    console.print(_table(rows, f"{len(samples)} samples of {data.name}" + (", held out" if apart else "")))
+    console.print(_table(rows, f"{len(samples)} samples of {data.name}"))
+    if len(samples) < len(read):
+        console.print(f"left out: {len(read) - len(samples)} samples that one of the predictors was trained on")
     console.print(
         f"gain: mean completion time below FCFS's, shortest predicted first on one slot at load {_LOAD:g}, {seeds} "
         "seeds, with the 95 % interval; share: of the oracle's. Latency: one prompt, and each of 32.",
@@ -78,23 +82,13 @@ def evaluate(
         save(ranking_and_gain(rows), picture)
 
 
-def _unseen(samples: "list[Sample]", names: Sequence[str], data: Path) -> "tuple[list[Sample], bool]":
-    """Without the prompts that any of the artefacts was trained on, if it was trained on this very file."""
-    from ssjf.predict.artefact import read_card
-    from ssjf.predict.training import split_by_prompt
+def _unseen(samples: "list[Sample]", names: Sequence[str]) -> "list[Sample]":
+    """Without what began as anything that one of the predictors was fitted on, whatever file that was in."""
+    from ssjf.predict.artefact import read_seen
+    from ssjf.predict.features import digest, opening
 
-    digest, unseen = sha256_of(data), set[str]()
-    apart = False
-    for name in names:
-        if not Path(name).is_dir():
-            continue
-        card = read_card(Path(name))
-        about, split = card.get("data"), card.get("split")
-        if isinstance(about, dict) and isinstance(split, dict) and about.get("sha256") == digest:
-            # the split is over all prompts of the file, so that it must be made before any are left out
-            held_out = {s.prompt for s in split_by_prompt(samples, share=split["holdout"], seed=split["seed"])[1]}
-            unseen, apart = unseen & held_out if apart else held_out, True
-    return [sample for sample in samples if not apart or sample.prompt in unseen], apart
+    seen = frozenset[int]().union(*map(read_seen, names))
+    return [sample for sample in samples if digest(opening(sample.prompt)) not in seen] if seen else samples
 
 
 def _row(name: str, predictor: "Predictor | None", samples: "Sequence[Sample]", seeds: int) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def predict(
     if as_json:
         for prompt, prediction in zip(prompts, predictions, strict=True):
             row = {
-                "prompt": prompt,
+                "prompt": prompt.encode("utf-8", "replace").decode(),  # what came was perhaps no UTF-8
                 "num_output_tokens": prediction.num_output_tokens,
                 "quantiles": {f"{level:g}": tokens for level, tokens in prediction.quantiles},
                 "source": prediction.source,
@@ -52,5 +52,5 @@ def predict(
         table.add_column(heading, justify="right")
     for prompt, prediction in zip(prompts, predictions, strict=True):
         figures = (prediction.num_output_tokens, *(tokens for _, tokens in prediction.quantiles))
-        table.add_row(prompt.replace("[", r"\["), *(f"{tokens:.0f}" for tokens in figures))
-    Console().print(table)
+        table.add_row(prompt, *(f"{tokens:.0f}" for tokens in figures))
+    Console(markup=False).print(table)

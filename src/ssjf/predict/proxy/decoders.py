@@ -66,6 +66,8 @@ class ScoreDecoder:
         scale: Scale | None = None,
         knots: tuple[list[float], list[float]] | None = None,
     ) -> None:
+        if knots is not None and (len(knots[0]) != len(knots[1]) or any((np.diff(part) < 0).any() for part in knots)):
+            raise ArtefactError("has knots that are no increasing function")
         self._errors, self._scale, self._knots = [float(error) for error in errors], scale, knots
         factors = np.exp(_finite(errors))
         self._mean = float(factors.mean())

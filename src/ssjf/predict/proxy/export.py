@@ -4,6 +4,7 @@ The ONNX graph takes one request at a time, without padding or mask: on a CPU ba
 quantization, whose scales come from the whole batch, a prediction would depend on the neighbours.
 """
 
+import copy
 import io
 import logging
 import warnings
@@ -30,8 +31,9 @@ def to_safetensors(network: ProxyNetwork) -> bytes:
 def to_onnx(network: ProxyNetwork, max_length: int) -> bytes:
     """The graph from ``input_ids`` (1, length) and ``side`` (1, features) to ``outputs`` (1, num_outputs)."""
     # without the guards of fused attention against rows that are masked entirely: an eighth less time
+    network = copy.deepcopy(network).cpu().eval()
     network.encoder.set_attn_implementation("eager")
-    served = _Served(network).cpu().eval()
+    served = _Served(network)
     ids = torch.zeros((1, _EXAMPLE_LENGTH), dtype=torch.long)
     side = torch.zeros((1, network.head[0].in_features - len(network.centre)))
     buffer = io.BytesIO()

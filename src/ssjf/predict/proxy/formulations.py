@@ -12,6 +12,7 @@ affair. Beside the formulations stand the recipes: how a network is trained. Num
 network.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -141,6 +142,11 @@ class Scale:
     centre: float
     spread: float
 
+    def __post_init__(self) -> None:
+        """Refuse what maps nothing."""
+        if self.unit not in ("log", "tokens") or not (math.isfinite(self.centre) and 0 < self.spread < math.inf):
+            raise ValueError("a scale needs a unit, a finite centre and a positive spread")
+
     @classmethod
     def of(cls, num_output_tokens: npt.ArrayLike, unit: str) -> "Scale":
         """Learned from the training data's lengths."""
@@ -191,11 +197,16 @@ class Targets:
         self.formulation = FORMULATIONS[name]
         self.scale = Scale.of(num_output_tokens, unit)
         self._lengths = np.asarray(num_output_tokens, np.float64)
-        borders = np.quantile(self._lengths, self.formulation.percentiles if percentiles is None else percentiles)
-        # where many answers are equally long, percentiles coincide, and the class between them would be empty
-        self.thresholds: list[float] = [float(t) for t in np.unique(borders) if t > self._lengths.min()]
+        levels = self.formulation.percentiles if percentiles is None else percentiles
+        # Borders are lengths that occur, and each is in the class above it: where many answers are equally long and
+        # percentiles coincide, no class is empty. Where they all are the least, the next length tells classes apart.
+        borders = np.unique(np.quantile(self._lengths, levels, method="higher"))
+        longer = self._lengths[self._lengths > self._lengths.min()]
+        self.thresholds: list[float] = [float(t) for t in borders if t > self._lengths.min()]
         if self.formulation.labels in {"class", "index"} and not self.thresholds:
-            raise DataError(f"{name}: nearly all answers are equally long, so there is only one class to tell apart")
+            if not longer.size:
+                raise DataError(f"{name}: all answers are equally long, so there is only one class to tell apart")
+            self.thresholds = [float(longer.min())]
 
     @property
     def num_outputs(self) -> int:

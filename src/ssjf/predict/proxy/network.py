@@ -5,6 +5,7 @@
 This module does not know what the outputs mean, nor how the network is trained.
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedModel
 from transformers.utils import logging
 
 from ssjf.errors import ConfigError
@@ -23,6 +24,7 @@ from ssjf.predict.proxy.losses import Loss
 MAX_LENGTH = 512
 """Tokens that BERT and most of its kin were trained on; longer texts are cut."""
 
+_LEAST_WORDS = 0.5  # that a tokenizer knows, of those that its encoder has weights for
 _SPECIAL = ("[PAD]", "[CLS]", "[SEP]")
 
 
@@ -129,7 +131,11 @@ def load_encoder(name: str, texts: Iterable[str], *, seed: int) -> tuple[nn.Modu
         encoder = AutoModel.from_pretrained(name)
         fast = AutoTokenizer.from_pretrained(name)
         tokenizer = Tokenizer.from_str(fast.backend_tokenizer.to_str())
-    except (OSError, ValueError, AttributeError) as error:
+        limit = _longest(encoder, min(MAX_LENGTH, fast.model_max_length))
+        num_words = tokenizer.get_vocab_size()
+        if num_words < _LEAST_WORDS * encoder.config.vocab_size:  # what transformers makes where there are no files
+            raise ValueError(f"its tokenizer knows {num_words} words and its weights {encoder.config.vocab_size}")
+    except Exception as error:  # noqa: BLE001 - damaged files fail in as many ways as there are libraries
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(
             f"no encoder {name!r}: {reason} (--encoder takes a folder saved by transformers, with config.json, weights "
@@ -137,8 +143,17 @@ def load_encoder(name: str, texts: Iterable[str], *, seed: int) -> tuple[nn.Modu
         ) from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    limits = (MAX_LENGTH, fast.model_max_length, getattr(encoder.config, "max_position_embeddings", MAX_LENGTH))
-    return encoder, tokenizer, min(limits)
+    return encoder, tokenizer, limit
+
+
+def _longest(encoder: PreTrainedModel, wanted: int) -> int:
+    """How many tokens it takes at once; some count positions from behind the padding's."""
+    most = getattr(encoder.config, "max_position_embeddings", wanted)
+    for limit in (min(most, wanted), most - 1 - (encoder.config.pad_token_id or 0)):
+        with contextlib.suppress(IndexError, RuntimeError), torch.inference_mode():
+            encoder(input_ids=torch.ones((1, limit), dtype=torch.long))
+            return limit
+    raise ValueError(f"it cannot be run on {limit} tokens")
 
 
 def new_encoder(

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from ssjf.errors import ConfigError, DataError
 from ssjf.predict import features
-from ssjf.predict.features import Float64
-from ssjf.predict.training import Progress, Sample, opening
+from ssjf.predict.features import Float64, opening
+from ssjf.predict.training import Progress, Sample
 from ssjf.predict.trees import prompt
 from ssjf.predict.trees.forest import Forest
 from ssjf.predict.trees.linear import LinearModels, Scaler
