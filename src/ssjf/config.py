@@ -7,8 +7,9 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -48,6 +49,22 @@ def _path(value: object) -> object:
     return Path(value) if isinstance(value, str) else value
 
 
+def _url(url: str) -> str:
+    """An engine's address, without credentials: it appears in logs and metrics."""
+    if url.startswith("unix:"):
+        return url
+    try:
+        parts = urlsplit(url)
+        ok = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        ok, parts = False, urlsplit("")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("an engine's URL must not hold credentials: name a variable with its key in api_key_env")
+    if not ok or parts.query or parts.fragment:
+        raise ValueError("an engine's URL is http://HOST:PORT, https://HOST or unix:/path/to/socket")
+    return url
+
+
 class _Table(BaseModel):
     """A table of the file."""
 
@@ -57,7 +74,7 @@ class _Table(BaseModel):
 class BackendSettings(_Table):
     """One engine: `[[backends]]`."""
 
-    url: str = Field(description="of an OpenAI-compatible engine")
+    url: Annotated[str, AfterValidator(_url)] = Field(description="of an OpenAI-compatible engine")
     name: str = Field(default="", description="for metrics and logs; none is host and port of the URL")
     slots: NumSlots | None = Field(default=None, description="works on so many at once; none is the gateway's `slots`")
     mode: Mode | None = Field(default=None, description="hold or priority; none is the gateway's `mode`")
@@ -88,7 +105,7 @@ class ServeSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    backend: Annotated[list[str], NoDecode, BeforeValidator(_words)] = Field(
+    backend: Annotated[list[Annotated[str, AfterValidator(_url)]], NoDecode, BeforeValidator(_words)] = Field(
         [], description="URL of an OpenAI-compatible engine, may be given several times; none starts the embedded one"
     )
     backends: list[BackendSettings] = Field(default=[], description="engines that need more than a URL")
@@ -117,6 +134,9 @@ class ServeSettings(BaseSettings):
     tenant_header: str | None = Field(
         None, description="header that names the tenant, for gateways behind a proxy that sets it"
     )
+    admin_without_key: bool = Field(
+        default=False, description="/metrics and /dashboard are open also where others than this machine may come in"
+    )
     fair: bool = Field(default=False, description="share service among tenants by their weights")
     log_format: Literal["text", "json"] = Field("text", description="text for people, json for machines")
     log: Annotated[Path | None, BeforeValidator(_path)] = Field(
@@ -124,6 +144,7 @@ class ServeSettings(BaseSettings):
     )
     log_prompts: bool = Field(default=False, description="keep the text of prompts in the log, to train on")
     log_max_rows: int = Field(1_000_000, ge=1, description="requests that the log keeps; the oldest go")
+    log_max_mb: float = Field(4096.0, gt=0, description="megabytes that the log may take; the oldest requests go")
     keys: list[KeySettings] = Field(default=[], description="API keys; none lets everybody in")
     tenants: dict[str, TenantSettings] = Field(default={}, description="tenants that differ from others")
 
@@ -135,6 +156,11 @@ class ServeSettings(BaseSettings):
         if len(set(names)) < len(names):
             raise ValueError("two keys have the same name")
         return self
+
+    @property
+    def listens_to_itself(self) -> bool:
+        """Nobody but this machine can come in."""
+        return self.host in ("127.0.0.1", "::1", "localhost")
 
     def engines(self) -> list[BackendSettings]:
         """All engines behind the gateway; none for the embedded one."""
@@ -209,7 +235,9 @@ def _explain(kind: type[BaseSettings], error: ValidationError) -> str:
         return f"setting {name} is missing"
     if not name:
         return str(first["msg"]).removeprefix("Value error, ")
-    return f"setting {name}: {first['msg']}, not {first['input']!r}"
+    if "keys" in place:  # nobody is to find a key in a log
+        return f"setting {name}: {first['msg']}"
+    return f"setting {name}: {first['msg'].removeprefix('Value error, ')}, not {first['input']!r}"
 
 
 def _names_at(kind: type[BaseModel], place: list[Any]) -> list[str]:

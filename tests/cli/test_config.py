@@ -56,7 +56,7 @@ def test_a_good_file_is_shown_with_where_each_value_comes_from(tmp_path: Path) -
         ("policy = 'ssfj'", "did you mean 'ssjf'"),
         ("policy = 'hrrn'\nmode = 'priority'\nbackend = ['http://x']", "aged-ssjf"),
         ("mode = 'priority'", "the embedded engine knows no priorities"),
-        ("backend = ['ftp://x']", "must be http://HOST:PORT"),
+        ("backend = ['ftp://x']", "is http://HOST:PORT"),
         ("predictor = '/no/such/folder'", "/no/such/folder"),
         ("model = 'm.gguf'\nbackend = ['http://x']", "--model is for the embedded engine"),
         ("[[backends]]\nurl = 'http://x'\napi_key_env = 'NO_SUCH'", "NO_SUCH is not set"),

@@ -434,7 +434,7 @@ async def test_slots_auto_follows_what_the_engine_says_or_counts(monkeypatch: py
             return page.format(running=min(in_hand, 3), queued=max(in_hand - 3, 0)).encode()
 
         monkeypatch.setattr(member.http, "page", metrics_page)
-        await there.gateway.pool._meet(member)
+        await there.gateway.pool.meet(member)
         assert member.server.slots == (3 if tells else 4)
         sent = [there.chat(f"request {i}") for i in range(30)]
         while member.server.slots != 3 or member.server.num_running > 3:

@@ -19,8 +19,6 @@ BODIES: list[tuple[str, str, int]] = [
     (CHAT, '{"model": "tiny", "messages": []}', 400),
     (CHAT, '{"model": "tiny", "messages": ["hi"]}', 400),
     (CHAT, '{"model": "tiny"}', 400),
-    (CHAT, GOOD + ', "max_tokens": 0}', 400),
-    (CHAT, GOOD + ', "max_tokens": -1}', 400),
     (CHAT, GOOD + ', "max_tokens": "ten"}', 400),
     (CHAT, GOOD + ', "max_tokens": true}', 400),
     (CHAT, GOOD + ', "max_completion_tokens": 1.5}', 400),

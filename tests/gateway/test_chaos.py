@@ -76,7 +76,9 @@ async def test_every_request_has_exactly_one_outcome_and_the_sums_agree(monkeypa
             else:
                 assert "error" in text, (response.status, text)
                 error = orjson.loads(text)["error"]
-                kind = {400: "refused", 429: "rejected", 504: "expired"}.get(response.status, "failed")
+                kind = {400: "refused", 429: "rejected"}.get(response.status, "failed")
+                if error["code"] == "deadline_exceeded":
+                    kind = "expired"
                 if error["code"] == "engine_unavailable" and "retry-after" in response.headers:
                     kind = "unavailable"
                 seen[kind] += 1

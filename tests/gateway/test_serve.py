@@ -142,7 +142,7 @@ main.main()
         ({"policy": "psjf"}, "a gateway cannot"),
         ({"policy": "nonsense"}, "no policies named 'nonsense'"),
         ({"shadow": "sjf"}, "knows the true lengths"),
-        ({"backend": "nonsense"}, "must be http://HOST:PORT"),
+        ({"backend": "nonsense"}, "is http://HOST:PORT"),
         ({"model": "x"}, "--model is for the embedded engine"),
         ({"slots": 0}, "slots"),
         ({"predictor": "nonsense"}, "nonsense"),

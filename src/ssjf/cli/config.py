@@ -50,7 +50,7 @@ def key(
     hints: Annotated[bool, typer.Option("--hints", help="May give output lengths, tiers and priorities.")] = False,
 ) -> None:
     """Make an API key: it is shown once, and the lines for the settings file hold only its hash."""
-    from ssjf.gateway.http.keys import new_key
+    from ssjf.gateway.keys import new_key
 
     if '"' in name or '"' in (tenant or "") or "\\" in name + (tenant or ""):
         raise ConfigError("names of keys and tenants hold neither quotation marks nor backslashes")

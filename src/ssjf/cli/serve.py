@@ -15,7 +15,6 @@ from ssjf.errors import ConfigError
 from ssjf.plugins import make_policy
 
 _log = logging.getLogger(__name__)
-_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 _EMBEDDED_SLOTS = 8  # how many the embedded engine serves at once is for us to say
 
 
@@ -67,7 +66,7 @@ def serve(
     from ssjf.predict.online import corrected
 
     configure(settings.log_format)
-    if not settings.keys and settings.host not in _LOOPBACK:
+    if not settings.keys and not settings.listens_to_itself:
         _log.warning("anybody who reaches %s may use this server: see ssjf config key", settings.host)
     code = gateway.serve(
         settings,
@@ -95,6 +94,13 @@ def check_together(settings: ServeSettings) -> None:
         if not settings.engines():
             raise ConfigError("the embedded engine knows no priorities; mode priority is for those of --backend")
         sortable(policy)
+        for name, is_set in (
+            ("max_wait_s", settings.max_wait_s is not None),
+            ("fair", settings.fair),
+            ("shadow", settings.shadow is not None),
+        ):
+            if is_set:
+                raise ConfigError(f"{name} is for requests that wait here; with mode priority they wait in the engine")
 
 
 def _policy(spec: str) -> Callable[[], Policy]:

@@ -17,7 +17,7 @@ This module does not know how jobs of one tenant are ordered.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heappop, heappush, nsmallest
 
 from ssjf.core.queue import WaitingQueue
 from ssjf.core.types import AdaptivePolicy, Job, Policy
@@ -162,9 +162,10 @@ class FairQueue:
             heappush(self._by_age, (job.request.arrival_time, job.sequence, job.ticket, job))
         return True
 
-    def in_order(self, now: float) -> list[Job]:
-        """All waiting jobs by tier, tenant (who was given least first) and key, for display. O(n log n)."""
-        return sorted(
+    def in_order(self, now: float, limit: int | None = None) -> list[Job]:
+        """Waiting jobs by tier, tenant (who was given least first) and key, for display. O(n log(limit))."""
+        return nsmallest(
+            limit or len(self),
             self._jobs.values(),
             key=lambda job: (job.request.tier, self._counters.of(job.request.tenant), *self.rank(job, now)),
         )

@@ -10,7 +10,7 @@ Laws of this file:
 The queue does not know about slots, running jobs or clocks.
 """
 
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, nsmallest
 
 from ssjf.core.buckets import SizeBuckets
 from ssjf.core.types import AdaptivePolicy, Job, Policy, SizedPolicy
@@ -101,9 +101,9 @@ class WaitingQueue:
         self.push(job, now)
         return True
 
-    def in_order(self, now: float) -> list[Job]:
-        """All waiting jobs in the order of their keys, for display. O(n log n)."""
-        return sorted(self._jobs.values(), key=lambda job: self.rank(job, now))
+    def in_order(self, now: float, limit: int | None = None) -> list[Job]:
+        """Waiting jobs in the order of their keys, all or the first few, for display. O(n log(limit))."""
+        return nsmallest(limit or len(self), self._jobs.values(), key=lambda job: self.rank(job, now))
 
     def oldest_arrival(self) -> float:
         """Arrival time of whoever arrived first among the waiting. The queue must not be empty. O(n)."""

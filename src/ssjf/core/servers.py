@@ -94,7 +94,7 @@ class Servers:
     def move(self, job: Job, now: float, *, tried: Collection[Server]) -> Server | None:
         """Let a running job go on at another open server that it has not tried; None when there is none.
 
-        It had a place already, so it need not wait for one again: for a while that server may run one more than it
+        It had a place already, so it need not wait for one again: for a while that server may run more jobs than it
         has places.
         """
         others = [server for server in self.servers if server.open and server not in tried]

@@ -132,6 +132,7 @@ class Dispatcher:
         ordered_there: servers with a queue of their own that goes by priorities.
         serves_higher_first: whether such a server puts higher priorities first.
         max_live: how many requests of a tenant may wait or run at once, for those who are limited.
+        max_waiting: requests that may wait, in all queues together.
         max_waiting_bytes: bodies of all accepted requests together.
         clock: the one of the requests' arrival times.
     """
@@ -146,6 +147,7 @@ class Dispatcher:
         ordered_there: Collection[Server] = (),
         serves_higher_first: Callable[[Server], bool] = lambda _: False,
         max_live: Mapping[str, int] | None = None,
+        max_waiting: float = inf,
         max_waiting_bytes: float = inf,
         clock: Callable[[], float] = gateway_clock.now,
     ) -> None:
@@ -156,7 +158,9 @@ class Dispatcher:
         self._ordered_there = ordered_there
         self._serves_higher_first = serves_higher_first
         self._max_live = dict(max_live or {})
+        self._max_waiting = max_waiting
         self._max_waiting_bytes = max_waiting_bytes
+        self._num_held = 0
         self._clock = clock
         self._num_bytes = 0
         self._live_of: dict[str, int] = {}
@@ -181,7 +185,7 @@ class Dispatcher:
         """
         request = incoming.request
         lane = self._lane(tuple(servers))
-        self._check_room(incoming)
+        self._check_room(incoming, lane)
         if incoming.hint is not None:
             prediction = Prediction(incoming.hint, source="hint")
         else:
@@ -191,6 +195,7 @@ class Dispatcher:
         exchange = Exchange(incoming, job, lane, asyncio.get_running_loop().create_future())
         if lane.priorities is not None and incoming.hint is None:
             exchange.held = True
+            self._num_held += 1
         else:
             lane.scheduler.add(job, self._clock())
         self._live[request.request_id] = exchange
@@ -251,6 +256,7 @@ class Dispatcher:
         if exchange.ended:
             return
         exchange.ended = True
+        self._release(exchange)
         now = self._clock()
         job, scheduler = exchange.job, exchange.lane.scheduler
         request_id, tenant = job.request.request_id, job.request.tenant
@@ -347,7 +353,10 @@ class Dispatcher:
 
         return priority
 
-    def _check_room(self, incoming: Incoming) -> None:
+    def _check_room(self, incoming: Incoming, lane: Lane) -> None:
+        num_waiting = self._num_held + sum(len(other.scheduler.waiting) for other in self._lanes.values())
+        if num_waiting >= self._max_waiting and not (lane.servers.fits() and not lane.scheduler.waiting):
+            raise QueueFull(f"{num_waiting} requests wait already")
         if self._num_bytes and self._num_bytes + len(incoming.body) > self._max_waiting_bytes:
             raise QueueFull("the requests that wait fill the memory set aside for them")
         tenant = incoming.request.tenant
@@ -384,13 +393,13 @@ class Dispatcher:
         """A request that was held for its prediction is held no longer."""
         if not exchange.held or exchange.ended:
             return
-        exchange.held = False
-        try:
-            exchange.lane.scheduler.add(exchange.job, self._clock())
-        except QueueFull as error:
-            self.refuse_waiting(exchange, error)
-            return
+        self._release(exchange)
+        exchange.lane.scheduler.add(exchange.job, self._clock())
         self.pump()
+
+    def _release(self, exchange: Exchange) -> None:
+        self._num_held -= exchange.held
+        exchange.held = False
 
     def _predicted(self, exchange: Exchange, prediction: Prediction) -> None:
         prediction = _capped(prediction, exchange.job.request.max_tokens)

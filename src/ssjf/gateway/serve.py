@@ -24,13 +24,14 @@ from ssjf.gateway.dashboard.recorder import Recorder
 from ssjf.gateway.dashboard.routes import routes
 from ssjf.gateway.dispatcher import Dispatcher
 from ssjf.gateway.http.answer import Patience
-from ssjf.gateway.http.app import Gateway, make_app
-from ssjf.gateway.http.keys import Keys
+from ssjf.gateway.http.app import make_app
+from ssjf.gateway.http.endpoint import Gateway
 from ssjf.gateway.http.server import Limits, Server, connections_allowed
 from ssjf.gateway.journal.keeping import Keeper, log_to, recall
 from ssjf.gateway.journal.store import Journal
+from ssjf.gateway.keys import Keys
 from ssjf.gateway.logs import log_outcome
-from ssjf.gateway.shadow import Shadow
+from ssjf.gateway.shadow import Estimate, Shadow
 from ssjf.gateway.telemetry import Telemetry
 from ssjf.predict.base import Predictor
 
@@ -102,7 +103,7 @@ async def running_gateway(
         telemetry.watch_pool(pool)
         journal = None
         if settings.log is not None:
-            journal = Journal(settings.log, max_rows=settings.log_max_rows, keep_prompts=settings.log_prompts)
+            journal = make_journal(settings.log, settings)
             stack.callback(journal.close)
             telemetry.watch_journal(journal)
             recall(journal, predictor, settings.predictor)
@@ -117,20 +118,14 @@ async def running_gateway(
             return Scheduler(
                 chosen,
                 servers,
-                max_waiting=settings.max_waiting,
                 max_wait_s=settings.max_wait_s,
                 tenant_weights=_weights(settings),
             )
 
-        comparison, on_estimate = None, [telemetry.shadow]
+        on_estimate: list[Callable[[Estimate], None]] = [telemetry.shadow]
+        comparison = None
         if shadow is not None:
-            comparison = Shadow(
-                policy,
-                shadow,
-                num_slots=lambda: max(sum(member.server.slots for member in pool.members), 1),
-                max_wait_s=settings.max_wait_s,
-                report=lambda estimate: [tell(estimate) for tell in on_estimate],
-            )
+            comparison = make_shadow(settings, pool, policy, shadow, on_estimate)
             stack.push_async_callback(comparison.close)
         dispatcher = Dispatcher(
             make_scheduler,
@@ -140,15 +135,14 @@ async def running_gateway(
             serves_higher_first=lambda server: ordered_there[server].dialect.priority == "higher",
             ordered_there=ordered_there,
             max_live={name: tenant.max_live for name, tenant in settings.tenants.items() if tenant.max_live},
+            max_waiting=settings.max_waiting,
             max_waiting_bytes=settings.max_waiting_mb * 2**20,
         )
         dispatcher.listeners.append(log_outcome)
         if journal is not None:
             dispatcher.listeners.append(log_to(journal, settings.policy))
             await stack.enter_async_context(Keeper(journal, forecaster, settings.predictor))
-        pool.on_change = dispatcher.pump
-        pool.has_backlog = dispatcher.has_backlog
-        pool.progress = dispatcher.progress
+        pool.follow(dispatcher.pump, dispatcher.has_backlog, dispatcher.progress)
         stack.push_async_callback(pool.close)
         await pool.start()
         child = None
@@ -156,12 +150,13 @@ async def running_gateway(
             child = _supervised(engine_command(uds), pool, telemetry)
             stack.push_async_callback(child.stop)
             await child.start()
+            await pool.meet(pool.members[0])
         recorder = Recorder(
             dispatcher, pool, policy=policy, policy_name=settings.policy, max_wait_s=settings.max_wait_s
         )
         stack.push_async_callback(recorder.close)
         on_estimate.append(recorder.shadow)
-        keys = Keys(settings.keys, tenant_header=settings.tenant_header, accept_hints=settings.accept_hints)
+        keys = make_keys(settings)
         gateway = Gateway(
             dispatcher=dispatcher,
             pool=pool,
@@ -172,6 +167,7 @@ async def running_gateway(
             child=child,
             ignore_max_tokens=settings.ignore_max_tokens,
             max_body_bytes=int(settings.max_body_mb * 2**20),
+            max_arriving_bytes=int(settings.max_waiting_mb * 2**20),
         )
         looking = asyncio.create_task(_look(gateway))
         stack.callback(looking.cancel)
@@ -213,6 +209,47 @@ def make_pool(settings: ServeSettings, engines: Sequence[BackendSettings], *, su
                 f"two backends are called {name!r}; give them a name each, or one of them twice the slots"
             )
     return Pool(members)
+
+
+def make_shadow(
+    settings: ServeSettings,
+    pool: Pool,
+    policy: Callable[[], Policy],
+    shadow: Callable[[], Policy],
+    listeners: Sequence[Callable[[Estimate], None]],
+) -> Shadow:
+    """What compares the policy in force with another one, and tells the listeners."""
+    return Shadow(
+        policy,
+        shadow,
+        num_slots=lambda: max(sum(member.server.slots for member in pool.members), 1),
+        max_wait_s=settings.max_wait_s,
+        report=lambda estimate: [tell(estimate) for tell in listeners],
+    )
+
+
+def make_journal(path: Path, settings: ServeSettings) -> Journal:
+    """The request log of the settings.
+
+    Raises:
+        ConfigError: the file cannot be one.
+    """
+    return Journal(
+        path,
+        max_rows=settings.log_max_rows,
+        max_bytes=settings.log_max_mb * 2**20,
+        keep_prompts=settings.log_prompts,
+    )
+
+
+def make_keys(settings: ServeSettings) -> Keys:
+    """Who may come in by the settings."""
+    return Keys(
+        settings.keys,
+        tenant_header=settings.tenant_header,
+        accept_hints=settings.accept_hints,
+        open_admin=settings.listens_to_itself or settings.admin_without_key,
+    )
 
 
 def _weights(settings: ServeSettings) -> dict[str, float] | None:
@@ -309,7 +346,7 @@ async def _drain(gateway: Gateway, server: Server, drain_s: float) -> None:
     _log.info("draining: %d requests to finish, at most %g s", dispatcher.num_live, drain_s)
     try:
         async with asyncio.timeout(drain_s):
-            await dispatcher.wait_until_idle()
+            await gateway.wait_until_idle()
     except TimeoutError:
         _log.warning("%d requests did not finish in time", dispatcher.num_live)
         gateway.give_up()

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from ssjf.config import ServeSettings
-from ssjf.gateway.http import app as gateway_app
+from ssjf.gateway.http import endpoint
 from ssjf.gateway.http.app import make_app
 from ssjf.gateway.http.server import Limits
 from ssjf.gateway.serve import running_gateway
@@ -117,7 +117,7 @@ async def send(port: int, rng: random.Random) -> bytes:
 async def test_nonsense_makes_no_error_of_ours_no_hang_and_no_leak(
     seed: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway_app, "_BODY_S", 0.5)  # many promise more than they send
+    monkeypatch.setattr(endpoint, "_BODY_S", 0.5)  # many promise more than they send
     rng = random.Random(seed)
     async with FakeEngine(automatic=True).running() as engine:
         options = ServeSettings(backend=[engine.url], slots=2, policy="auto", max_body_mb=0.01)

@@ -135,30 +135,102 @@ async def test_connections_beyond_the_limit_are_told_to_come_again() -> None:
     assert app.paths == ["/first"]
 
 
-async def test_requests_sent_ahead_are_answered_in_turn_up_to_a_limit() -> None:
+async def test_what_is_sent_ahead_is_not_read_and_the_connection_is_closed_after_the_first_answer() -> None:
     app = App()
-    one = b"GET /%d HTTP/1.1\r\nhost: x\r\n\r\n"
-    async with edge(app, Limits(sent_ahead=2)) as (_, port):
-        answers = await talk(port, one % 0 + one % 1 + b"GET /2 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-        assert answers.count(b"fine") == 3
-        assert app.paths == ["/0", "/1", "/2"]
-        await talk(port, b"".join(one % n for n in range(100)))
-    assert len(app.paths) <= 3 + 3
+    async with edge(app) as (_, port):
+        answers = await talk(port, b"".join(b"GET /%d HTTP/1.1\r\nhost: x\r\n\r\n" % n for n in range(100)))
+    assert answers.count(b"fine") == 1
+    assert app.paths == ["/0"]
+
+
+async def test_a_client_who_has_sent_ahead_and_leaves_is_noticed() -> None:
+    gone = asyncio.Event()
+
+    async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
+
+    async with edge(app) as (_, port):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /0 HTTP/1.1\r\nhost: x\r\n\r\n" * 2)
+        await writer.drain()
+        writer.close()
+        async with asyncio.timeout(5):
+            await gone.wait()
+
+
+async def test_trailers_are_no_headers_and_have_no_room_to_grow() -> None:
+    seen: list[list[tuple[bytes, bytes]]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (message := await receive()).get("more_body"):
+            pass
+        if message["type"] == "http.request":
+            seen.append(list(scope["headers"]))
+            await PlainTextResponse("fine")(scope, receive, send)
+
+    head = b"POST / HTTP/1.1\r\nhost: x\r\nx-team: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+    head += b"4\r\nabcd\r\n0\r\n"
+    async with edge(app, Limits(head_bytes=1000)) as (_, port):
+        assert (await talk(port, head + b"x-team: b\r\n\r\n")).endswith(b"fine")
+        assert [value for name, value in seen[0] if name == b"x-team"] == [b"a"]
+        for endless in (b"x-more: " + b"a" * 50 + b"\r\n", b"a" * 50):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head + b"x: ")
+            answer = asyncio.create_task(read_all(reader))
+            while not answer.done():
+                writer.write(endless)
+                await asyncio.sleep(0)
+            status, error = error_of(await answer)
+            writer.close()
+            assert (status, error["code"]) == (400, "too_much_framing")
+    assert len(seen) == 1
+
+
+async def test_many_small_chunks_are_a_body_all_the_same() -> None:
+    body = b"1\r\na\r\n" * 5000 + b"0\r\n\r\n"
+    head = b"POST /small HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+    async with edge(App(), Limits(head_bytes=1000)) as (_, port):
+        assert (await talk(port, head, body)).endswith(b"fine")
+
+
+async def test_who_does_not_take_an_answer_does_not_keep_the_connection() -> None:
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
+        await send({"type": "http.response.body", "body": b"a" * 50_000_000})
+
+    async with edge(app, Limits(flush_s=0.05)) as (server, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        await writer.drain()
+        while not server.server_state.connections:
+            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            while server.server_state.connections:
+                await asyncio.sleep(0.01)
+        assert len(await read_all(reader)) < 50_000_000
+        writer.close()
 
 
 async def test_garbage_behind_a_request_does_not_get_into_its_answer() -> None:
-    async def app(_: Scope, receive: Receive, send: Send) -> None:
+    garbage_is_here = asyncio.Event()
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"half of", "more_body": True})
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        await garbage_is_here.wait()
+        await send({"type": "http.response.body", "body": b" it"})
 
     async with edge(app) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         assert b"200 OK" in await reader.readuntil(b"half of\r\n")
         writer.write(b"\x00\x01\x02")
-        assert await read_all(reader) == b""
+        await writer.drain()
+        garbage_is_here.set()
+        # whether it was read before the answer ended or after
+        assert (await read_all(reader)).startswith(b"3\r\n it\r\n0\r\n\r\n")
         writer.close()
 
 

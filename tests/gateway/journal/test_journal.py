@@ -44,8 +44,10 @@ ENTRY = Entry(
 )
 
 
-def open_journal(path: Path, *, max_rows: int = 1000, keep_prompts: bool = False) -> Journal:
-    return Journal(path, max_rows=max_rows, keep_prompts=keep_prompts)
+def open_journal(
+    path: Path, *, max_rows: int = 1000, max_bytes: float = 1e9, keep_prompts: bool = False
+) -> Journal:
+    return Journal(path, max_rows=max_rows, max_bytes=max_bytes, keep_prompts=keep_prompts)
 
 
 def rows_of(path: Path) -> list[dict[str, object]]:

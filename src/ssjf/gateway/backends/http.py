@@ -11,8 +11,9 @@ from typing import Any
 
 import aiohttp
 import orjson
+import yarl
 
-from ssjf.errors import BackendError, ConfigError
+from ssjf.errors import BackendError
 
 # what belongs to one hop of a connection and is never passed on (RFC 9110, section 7.6.1), or is ours to set
 _NOT_FORWARDED = {
@@ -54,12 +55,20 @@ def forwardable(headers: Headers, *, keep_keys: bool = False) -> list[tuple[str,
     named = [value for name, value in headers if name.lower() == b"connection"]
     of_this_hop = _NOT_FORWARDED.union(word.strip().lower() for value in named for word in value.split(b","))
     return [
-        (name.decode("latin-1"), value.decode("latin-1"))
+        (name.decode("latin-1"), _text(value))
         for name, value in headers
         if name.lower() not in of_this_hop
         and not name.lower().startswith(_OWN_PREFIX)
         and not (keep_keys and name.lower() == b"authorization")
     ]
+
+
+def _text(value: bytes) -> str:
+    """A header's value such that the HTTP client, which sends UTF-8, sends the same bytes where it can."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 class HTTPBackend:
@@ -69,9 +78,6 @@ class HTTPBackend:
         url: ``http://host:port`` (a trailing ``/v1`` is understood) or ``unix:/path/to/socket``.
         connect_timeout_s: for a connection to be made.
         api_key: sent with every request instead of the client's.
-
-    Raises:
-        ConfigError: it is no such URL.
     """
 
     def __init__(self, url: str, *, connect_timeout_s: float = 10.0, api_key: str | None = None) -> None:
@@ -80,10 +86,8 @@ class HTTPBackend:
         self._api_key = api_key
         if url.startswith("unix:"):
             self._socket, self._base = url.removeprefix("unix:"), "http://engine"
-        elif url.startswith(("http://", "https://")):
-            self._base = url.rstrip("/").removesuffix("/v1")
         else:
-            raise ConfigError(f"backend {url!r} must be http://HOST:PORT, https://HOST or unix:/path/to/socket")
+            self._base = url.rstrip("/").removesuffix("/v1")
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
@@ -98,7 +102,7 @@ class HTTPBackend:
             connector=connector,
             timeout=self._timeout,
             auto_decompress=False,
-            skip_auto_headers=("User-Agent", "Accept-Encoding"),
+            skip_auto_headers=("User-Agent", "Accept-Encoding", "Content-Type"),
         )
 
     async def close(self) -> None:
@@ -123,9 +127,8 @@ class HTTPBackend:
             headers = [(name, value) for name, value in headers or () if name.lower() != "authorization"]
             headers.append(("Authorization", f"Bearer {self._api_key}"))
         try:
-            response = await self._session.request(
-                method, self._base + path, data=body, headers=headers, allow_redirects=False
-            )
+            url = yarl.URL(self._base + path, encoded=True)  # as it came: nothing is resolved or quoted anew
+            response = await self._session.request(method, url, data=body, headers=headers, allow_redirects=False)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise EngineUnreachable(f"the engine cannot be reached ({type(error).__name__})") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -19,7 +19,7 @@ from ssjf.core.concurrency import ConcurrencyLimit, Progress
 from ssjf.core.servers import Server
 from ssjf.errors import BackendError, ConfigError, RequestError
 from ssjf.gateway import clock
-from ssjf.gateway.backends.dialects import UNKNOWN, Dialect, count, recognise
+from ssjf.gateway.backends.dialects import UNKNOWN, Dialect, Load, count, recognise
 from ssjf.gateway.backends.http import HTTPBackend
 
 _log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class Member:
         mode: order requests before it, or tell it priorities.
         dialect: its kind.
         limit: learns how much it runs at once; None where that was given or read.
+        load: what it last counted itself; None where it does not, or is not asked.
         fixed_models: those that the settings name.
         listing: its own list of models; None before it was had.
         supervised: it is our child, and whoever watches that opens and closes it.
@@ -55,6 +56,7 @@ class Member:
     mode: Mode
     dialect: Dialect = UNKNOWN
     limit: ConcurrencyLimit | None = None
+    load: Load | None = None
     fixed_models: frozenset[str] = frozenset()
     listing: list[dict[str, Any]] | None = None
     listed_at: float = -inf
@@ -90,21 +92,33 @@ class Pool:
 
     Args:
         members: at least one; made by `make_member`.
-        on_change: called when an engine is back or takes more than before.
     """
 
-    def __init__(self, members: Sequence[Member], on_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, members: Sequence[Member]) -> None:
         self.members = list(members)
-        self.on_change = on_change
-        self.has_backlog: Callable[[Server], bool] = lambda _: False
-        self.progress: Callable[[Server], Progress] = lambda _: Progress(0, ())
+        self.follow(lambda: None, lambda _: False, lambda _: Progress(0, ()))
         self._of = {member.server: member for member in members}
+
+    def follow(
+        self,
+        on_change: Callable[[], None],
+        has_backlog: Callable[[Server], bool],
+        progress: Callable[[Server], Progress],
+    ) -> None:
+        """From whom to hear of the requests, and whom to tell of places.
+
+        Args:
+            on_change: called when an engine is back or takes more than before.
+            has_backlog: whether somebody waits for a server.
+            progress: what has come of those that it was given.
+        """
+        self._on_change, self._has_backlog, self._progress = on_change, has_backlog, progress
 
     async def start(self) -> None:
         """Get to know the engines, and watch them from now on. None has to be up."""
         for member in self.members:
             await member.http.open()
-        await asyncio.gather(*(self._meet(member) for member in self.members if not member.supervised))
+        await asyncio.gather(*(self.meet(member) for member in self.members if not member.supervised))
         for member in self.members:
             if not member.supervised:
                 member.tasks.append(asyncio.create_task(self._watch(member)))
@@ -213,7 +227,7 @@ class Pool:
             member.server.open = True
             member.closed_at = None
             _log.info("engine %s is back", member.name)
-            self.on_change()
+            self._on_change()
 
     async def _watch(self, member: Member) -> None:
         backoff_s = _FIRST_BACKOFF_S
@@ -221,7 +235,7 @@ class Pool:
             await asyncio.sleep(_CHECK_S if member.closed_at is None else backoff_s)
             healthy = await member.http.healthy()
             if healthy and member.closed_at is not None:
-                await self._meet(member)  # it may be another one
+                await self.meet(member)  # it may be another one
                 self.reopen(member)
             elif not healthy and member.closed_at is None:
                 # an engine may be too busy to say that it is well, but then its answers come
@@ -230,7 +244,7 @@ class Pool:
                 await self._list(member, _MODELS_FRESH_S)
             backoff_s = _FIRST_BACKOFF_S if member.closed_at is None else min(2 * backoff_s, _LAST_BACKOFF_S)
 
-    async def _meet(self, member: Member) -> None:
+    async def meet(self, member: Member) -> None:
         """Learn what kind of engine it is, and how much it takes where it tells."""
         member.listed_at = -inf
         if not await member.http.healthy():
@@ -257,7 +271,7 @@ class Pool:
     def answered(self, member: Member, num_tokens: int, seconds: float, *, in_flight: int) -> None:
         """A whole answer came so long after dispatch, when so many were in flight."""
         if member.limit is not None and not member.dialect.queued:
-            backlog = self.has_backlog(member.server)
+            backlog = self._has_backlog(member.server)
             member.limit.answered(
                 num_tokens=num_tokens, seconds=seconds, in_flight=in_flight, backlog=backlog, now=clock.now()
             )
@@ -272,12 +286,12 @@ class Pool:
             in_flight = server.num_running
             if not in_flight or not server.open:
                 continue
-            backlog, now = self.has_backlog(server), clock.now()
-            load = await count(member.http, member.dialect)
+            backlog, now = self._has_backlog(server), clock.now()
+            member.load = load = await count(member.http, member.dialect)
             if load is not None:
                 member.limit.counted(num_queued=load.num_queued, in_flight=in_flight, backlog=backlog, now=now)
             else:
-                member.limit.looked(self.progress(server), in_flight=in_flight, backlog=backlog, now=now)
+                member.limit.looked(self._progress(server), in_flight=in_flight, backlog=backlog, now=now)
             self._set_places(member)
 
     def _set_places(self, member: Member) -> None:
@@ -286,7 +300,7 @@ class Pool:
         if member.server.slots != before:
             _log.debug("engine %s: %d places", member.name, member.server.slots)
         if member.server.slots > before:
-            self.on_change()
+            self._on_change()
 
 
 def make_member(

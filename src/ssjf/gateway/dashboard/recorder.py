@@ -67,6 +67,7 @@ class Recorder:
         self._served: deque[Served] = deque(maxlen=_PAST)
         self._outcomes: Counter[str] = Counter()
         self._fcfs: dict[str, Any] | None = None
+        self._told = any(member.mode == "priority" for member in pool.members)
         self._estimated_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
         self._shadow: Estimate | None = None
@@ -79,7 +80,9 @@ class Recorder:
     def state(self) -> dict[str, Any]:
         """All that the page shows, as JSON."""
         now = clock.now()
-        if now - self._estimated_at > _ESTIMATE_EVERY_S and len(self._served) >= _MIN_FOR_ESTIMATE:
+        enough = len(self._served) >= _MIN_FOR_ESTIMATE
+        # where an engine orders, nobody knows how many it runs, nor how
+        if enough and not self._told and now - self._estimated_at > _ESTIMATE_EVERY_S:
             self._estimated_at = now
             self._task = asyncio.get_running_loop().create_task(self._estimate())
         return {
@@ -93,6 +96,8 @@ class Recorder:
                     "running": member.server.num_running,
                     "slots": member.server.slots if member.mode == "hold" else None,
                     "work_left_s": member.server.work_left_s(now),
+                    "own_running": None if member.load is None else member.load.num_running,
+                    "own_queued": None if member.load is None else member.load.num_queued,
                 }
                 for member in self._pool.members
             ],
@@ -135,10 +140,11 @@ class Recorder:
             self._served.append(served(exchange.job, now - exchange.dispatched_at))
 
     def _live(self, now: float) -> dict[str, Any]:
-        waiting = [job for lane in self._dispatcher.lanes for job in lane.scheduler.waiting.in_order(now)]
+        queues = [lane.scheduler.waiting for lane in self._dispatcher.lanes]
+        waiting = [job for queue in queues for job in queue.in_order(now, _SHOWN)]
         running = [exchange for exchange in self._dispatcher.live if exchange.job.status is Status.RUNNING]
         return {
-            "num_waiting": len(waiting),
+            "num_waiting": sum(map(len, queues)),
             "num_running": len(running),
             "waiting": [
                 {

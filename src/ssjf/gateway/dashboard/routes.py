@@ -11,8 +11,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ssjf.gateway.dashboard.recorder import Recorder
-from ssjf.gateway.http.keys import Keys
 from ssjf.gateway.http.replies import reply
+from ssjf.gateway.keys import Keys
 
 _FILES = {
     "": ("page.html", "text/html"),

@@ -9,7 +9,7 @@ As long as no byte has gone to the client, a request whose engine fails goes to 
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -19,7 +19,7 @@ from starlette.types import Message, Scope, Send
 
 from ssjf.core.servers import Server
 from ssjf.core.types import Outcome, Status
-from ssjf.errors import BackendError, QueueFull
+from ssjf.errors import BackendError
 from ssjf.gateway import clock
 from ssjf.gateway.backends.http import EngineUnreachable, forwardable
 from ssjf.gateway.backends.pool import Member, Pool
@@ -73,6 +73,14 @@ class Way:
     keeps_keys: bool
 
 
+class _OutOfTime(BackendError):
+    """The whole took too long."""
+
+
+class _Refused(BackendError):
+    """An engine's answer is an error, and another engine may have a better one."""
+
+
 class Answer:
     """One exchange's way to an engine and back.
 
@@ -90,7 +98,9 @@ class Answer:
         self._own_headers = own_headers
         self._started = self._finished = False
         self._reader: StreamReader | None = None
-        self._overdue: str | None = None
+        self._overdue: BackendError | None = None
+        self._refused_by: list[Member] = []
+        self._status = 0
         self._sending_since: float | None = None
         self._heard_at = 0.0
         self.given_up = False
@@ -109,25 +119,27 @@ class Answer:
     def look(self, now: float) -> None:
         """Somebody may keep this answer waiting too long; called now and then while it is under way."""
         patience = self._way.patience
+        out_of_time = now - self.exchange.job.request.arrival_time > patience.total_s
         if self._sending_since is not None:
-            if now - self._sending_since > patience.stall_s:  # the client takes nothing
+            if out_of_time or now - self._sending_since > patience.stall_s:  # the client takes nothing, or too slowly
                 self._end(Outcome.CANCELLED)
                 self.work.cancel()
         elif self._asking and not self.exchange.ended and self._overdue is None:
-            self._overdue = self._too_late(now)
+            if out_of_time:
+                self._overdue = _OutOfTime(f"the answer took longer than {patience.total_s:g} s")
+            else:
+                self._overdue = self._stalled(now)
             if self._overdue is not None:
                 self.work.cancel()  # what it awaits; it goes on as after any failure of the engine
 
-    def _too_late(self, now: float) -> str | None:
-        """What the engine has failed to do in time."""
+    def _stalled(self, now: float) -> BackendError | None:
+        """What the engine has failed to do in time. Bytes that bring no token, such as comments, do not count."""
         exchange, patience = self.exchange, self._way.patience
-        if now - exchange.job.request.arrival_time > patience.total_s:
-            return f"the answer took longer than {patience.total_s:g} s"
         if not exchange.incoming.stream:
             return None
         silent_s = now - max(self._heard_at, exchange.dispatched_at)
         limit_s = patience.first_token_s if exchange.first_token_at is None else patience.stall_s
-        return f"the engine sent nothing for {limit_s:g} s" if silent_s > limit_s else None
+        return BackendError(f"the engine sent nothing for {limit_s:g} s") if silent_s > limit_s else None
 
     def _set_expiry(self) -> asyncio.TimerHandle:
         request = self.exchange.job.request
@@ -165,23 +177,17 @@ class Answer:
         """Wait for a slot, ask an engine, pass its answer on."""
         exchange, way = self.exchange, self._way
         tried: list[Server] = []
-        while True:
-            try:
-                await exchange.admitted
-            except Expired as error:
-                await self.fail(str(error), status=504, code="deadline_exceeded")
-                return
-            except (QueueFull, Unavailable) as error:
-                self._own_headers["retry-after"] = str(way.dispatcher.retry_after_s())
-                await self.fail(str(error), status=503, code="engine_unavailable")
-                return
+        while await self._is_admitted():
             way.under_way.add(self)
             assert exchange.server is not None
             member = way.pool.of(exchange.server)
             tried.append(exchange.server)
-            failure = await self._attempt(member)
+            failure = await self._attempt(member, tried)
             if failure is None:
-                way.pool.served(member)
+                self._praise(member)
+                return
+            if isinstance(failure, _OutOfTime):  # that is no engine's fault alone, and no other has time left for it
+                await self.fail(str(failure), status=504, code="timeout")
                 return
             unreachable = isinstance(failure, EngineUnreachable)
             if way.child is not None:
@@ -190,6 +196,8 @@ class Answer:
                 if died and unreachable:
                     self._wait_again(tried)  # for the next engine
                     continue
+            elif isinstance(failure, _Refused):
+                self._refused_by.append(member)
             else:
                 way.pool.failed(member, unreachable=unreachable)
             if not self._started and way.dispatcher.move(exchange, tried):
@@ -203,6 +211,27 @@ class Answer:
             await self.fail(str(failure))
             return
 
+    async def _is_admitted(self) -> bool:
+        """Wait for a slot; False if there will be none, of which the client is told."""
+        try:
+            await self.exchange.admitted
+        except Expired as error:
+            await self.fail(str(error), status=504, code="deadline_exceeded")
+        except Unavailable as error:
+            self._own_headers["retry-after"] = str(self._way.dispatcher.retry_after_s())
+            await self.fail(str(error), status=503, code="engine_unavailable")
+        else:
+            return True
+        return False
+
+    def _praise(self, member: Member) -> None:
+        """An engine has answered. Others that had an error for the same request, where this one had none, failed it."""
+        if self._status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return
+        self._way.pool.served(member)
+        for other in self._refused_by:
+            self._way.pool.failed(other, unreachable=False)
+
     def _wait_again(self, tried: list[Server]) -> None:
         """Nothing has reached an engine: back into the queue."""
         tried.clear()
@@ -211,11 +240,11 @@ class Answer:
         self._expiry = self._set_expiry()
         self._way.dispatcher.put_back(self.exchange)
 
-    async def _attempt(self, member: Member) -> BackendError | None:
+    async def _attempt(self, member: Member, tried: Sequence[Server]) -> BackendError | None:
         """One engine's answer, passed on; the reason why it failed, if it did and nothing more was done about it."""
         self._asking = True
         try:
-            await self._ask(member)
+            await self._ask(member, tried)
         except BackendError as error:
             return error
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -226,34 +255,37 @@ class Answer:
             if self._overdue is None or self.given_up or task.uncancel() > 0:
                 raise
             overdue, self._overdue = self._overdue, None
-            return BackendError(overdue)
+            return overdue
         finally:
             self._asking = False
         return None
 
-    async def _ask(self, member: Member) -> None:
+    async def _ask(self, member: Member, tried: Sequence[Server]) -> None:
         exchange = self.exchange
         incoming = exchange.incoming
         headers = forwardable(self._scope["headers"], keep_keys=self._way.keeps_keys)
         body = incoming.body if exchange.priority is None else with_priority(incoming.body, exchange.priority)
         async with member.http.request("POST", incoming.path, headers=headers, body=body) as response:
-            if response.status in _TRY_ELSEWHERE and self._has_other(member):
-                raise BackendError(f"the engine answered with status {response.status}")
+            self._status = response.status
+            if response.status in _TRY_ELSEWHERE and self._has_other(tried):
+                raise _Refused(f"the engine answered with status {response.status}")
             in_pieces = incoming.stream and response.content_type != "application/json"
             if in_pieces and response.status < HTTPStatus.BAD_REQUEST:
                 await self._relay_stream(response, member)
             else:
                 await self._relay_whole(response, member)
 
-    def _has_other(self, member: Member) -> bool:
-        return any(server.open and server is not member.server for server in self.exchange.lane.servers.servers)
+    def _has_other(self, tried: Sequence[Server]) -> bool:
+        return any(server.open and server not in tried for server in self.exchange.lane.servers.servers)
 
     async def _relay_stream(self, response: aiohttp.ClientResponse, member: Member) -> None:
         exchange = self.exchange
         self._reader = reader = StreamReader(usage_wanted=exchange.incoming.usage_wanted)
         async for data in response.content.iter_any():
-            self._heard_at = now = clock.now()
+            now, num_before = clock.now(), reader.num_content_events
             events = reader.feed(data)
+            if reader.num_content_events > num_before:
+                self._heard_at = now
             if not self._started:
                 # not at its headers: until the first piece comes, another engine may still do better
                 if reader.nonsense:

@@ -28,7 +28,7 @@ class Incoming:
     Attributes:
         request: what policies and predictors see.
         client_id: what the client, or the gateway for it, calls this request.
-        path: where it was sent, ``/v1/chat/completions`` or ``/v1/completions``.
+        path: where it was sent, ``/v1/chat/completions`` or ``/v1/completions``, with its query.
         body: what is sent on, byte for byte the client's but for `stream_options` and a priority of its own.
         stream: the client wants server-sent events.
         usage_wanted: the client itself asked for the final usage event.
@@ -61,7 +61,7 @@ class Caller:
     name: str = ""
     tenant: str = ""
     tier: int = 0
-    admin: bool = True
+    admin: bool = False
     hints: bool = False
 
 
@@ -72,6 +72,7 @@ def parse(
     *,
     request_id: str,
     client_id: str,
+    query: str,
     caller: Caller,
     ignore_max_tokens: bool,
 ) -> Incoming:
@@ -83,6 +84,7 @@ def parse(
         headers: by lower-case name.
         request_id: unique among live requests.
         client_id: what the client calls it.
+        query: what stood behind the path, with its question mark.
         caller: who sends it.
         ignore_max_tokens: predictions are not to know the client's cap.
 
@@ -98,13 +100,11 @@ def parse(
             hint = _number(headers, HINT_HEADER, "tokens")
         if TIER_HEADER in headers:
             tier = _tier(headers[TIER_HEADER])
-    elif fields.pop("priority", None) is not None:
+    elif "priority" in fields:
+        del fields["priority"]
         body = orjson.dumps(fields)
     deadline = now + _number(headers, DEADLINE_HEADER, "seconds") if DEADLINE_HEADER in headers else None
     prompt, num_prompt_tokens = _prompt(path, fields)
-    asked = request_options(fields)
-    if ignore_max_tokens:
-        asked = tuple(option for option in asked if option[0] != "max_tokens")
     max_tokens = _max_tokens(fields)
     stream = fields.get("stream") or False
     if not isinstance(stream, bool):
@@ -132,7 +132,7 @@ def parse(
             ),
         ),
         client_id=client_id,
-        path=path,
+        path=path + query,
         body=_with_usage(body, fields) if stream and not usage_wanted else body,
         stream=stream,
         usage_wanted=usage_wanted,
@@ -151,6 +151,8 @@ def _prompt(path: str, fields: JSONObject) -> tuple[str, int]:
             raise RequestError("'messages' must not be empty", param="messages")
         return _counted(render_messages(messages))
     prompt = fields.get("prompt")
+    if prompt is None and "prompt_embeds" in fields:  # vLLM's
+        return "", 1
     if not isinstance(prompt, str | list):
         raise RequestError("'prompt' must be a string or a list", param="prompt")
     if not prompt:
@@ -168,18 +170,18 @@ def _counted(text: str) -> tuple[str, int]:
 
 def _is_batch(prompt: object) -> bool:
     """Several prompts in one request, rather than one as text or as token ids."""
-    return isinstance(prompt, list) and not isinstance(prompt[0], int)
+    return isinstance(prompt, list) and prompt != [] and not isinstance(prompt[0], int)
 
 
 def _max_tokens(fields: JSONObject) -> int:
-    """The client's cap on output tokens; 0 where it gave none."""
+    """The client's cap on output tokens; 0 where it gave none. Some engines take -1 for none, and 0 with an echo."""
     for name in ("max_completion_tokens", "max_tokens"):
         value = fields.get(name)
         if value is None:
             continue
-        if type(value) is not int or value < 1:
-            raise RequestError(f"'{name}' must be a whole number of at least 1", param=name)
-        return value
+        if type(value) is not int:
+            raise RequestError(f"'{name}' must be a whole number", param=name)
+        return max(value, 0)
     return 0
 
 

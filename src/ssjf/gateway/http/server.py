@@ -2,8 +2,11 @@
 
 uvicorn parses HTTP with llhttp, which is strict: two lengths, a length beside chunks, or bare line feeds are errors, so
 that nobody before or behind this server can take one request for two. What it has no limit for has one here: the size
-of a request's head, the time that it may take to come, the requests that are sent ahead on one connection, and the
-number of connections. Whatever is turned away is told why in OpenAI's shape, and leaves no trace in the log.
+of a request's head and of whatever else is no body, the time that the head may take to come, the time for the last
+bytes of an answer to be taken, and the number of connections. Trailers are dropped: nobody is to take them for headers.
+Requests that are sent ahead, before an earlier one is answered, are not read: a connection has one request at a time,
+so that a client who leaves is noticed; it is closed after that one, and its client may send the others again. Whatever
+is turned away is told why in OpenAI's shape, and leaves no trace in the log.
 
 This module does not know what the application does, nor keys; bodies are limited where they are read.
 """
@@ -29,6 +32,7 @@ from ssjf.openai import error_body
 _log = logging.getLogger(__name__)
 _FLUSH_S = 5  # for the last bytes of answers, once every request has ended
 _KEEP_ALIVE_S = 75
+_FRAMING = 16  # bytes for each byte of a body that comes in the smallest chunks
 _MANY = 2**20  # connections, where the system sets no limit
 
 
@@ -37,15 +41,15 @@ class Limits:
     """What one connection may cost before the application hears of it.
 
     Attributes:
-        head_bytes: request line and headers together.
+        head_bytes: request line and headers together; framing of a body may come to twice that and 16 times the body.
         head_s: from a request's first byte, or the connection's beginning, to the end of its headers.
-        sent_ahead: requests that may be sent on a connection before an earlier one is answered.
+        flush_s: for a client to take the last bytes of an answer on a connection that is being closed.
         connections: open at once, those of requests that wait included.
     """
 
     head_bytes: int = 64 * 2**10
     head_s: float = 30.0
-    sent_ahead: int = 16
+    flush_s: float = 120.0
     connections: int = _MANY
 
 
@@ -64,6 +68,10 @@ class Refused(Exception):
         self.code = code
 
 
+class _SentAhead(Exception):
+    """Another request, before the last one was answered."""
+
+
 class Edge(HttpToolsProtocol):
     """One connection of a client."""
 
@@ -72,6 +80,8 @@ class Edge(HttpToolsProtocol):
         self._limits = limits
         self._in_head = False
         self._head_bytes = 0
+        self._fed_bytes = self._body_bytes = 0  # of the request under way
+        self._deaf = False
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -86,35 +96,71 @@ class Edge(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """A piece of whatever the client sends."""
+        if self._deaf:
+            return
         self._unset_keepalive_if_required()
         if self.cycle is None or self.cycle.response_complete:
             self._await_head()
-        head_goes_on = self._in_head
         try:
             if len(self.connections) > self._limits.connections:
                 message = "too many connections are open; try again later"
                 raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, message, "too_many_connections")
-            self.parser.feed_data(data)
-            if head_goes_on and self._in_head:
-                self._count(len(data))
+            self._feed(data)
         except httptools.HttpParserUpgrade:
             self.cycle.keep_alive = False  # answered as if it had not asked for another protocol; nothing comes after
         except httptools.HttpParserError as error:
             cause = error.__context__
             if isinstance(cause, Refused):
                 self._refuse(cause)
+            elif isinstance(cause, _SentAhead):
+                self._deaf = True
+                self.cycle.keep_alive = False
             else:
                 self._refuse(Refused(HTTPStatus.BAD_REQUEST, "this is no valid HTTP request", "invalid_http"))
         except Refused as error:
             self._refuse(error)
 
+    def _feed(self, data: bytes) -> None:
+        head_goes_on = self._in_head
+        self.parser.feed_data(data)
+        if head_goes_on and self._in_head:
+            self._count(len(data))
+        self._fed_bytes += len(data)
+        if self._fed_bytes - self._body_bytes > 2 * self._limits.head_bytes + _FRAMING * self._body_bytes:
+            raise Refused(HTTPStatus.BAD_REQUEST, "the request is mostly framing", "too_much_framing")
+
     def on_message_begin(self) -> None:
         """The parser has seen the first byte of a request."""
-        if len(self.pipeline) >= self._limits.sent_ahead:
-            raise Refused(HTTPStatus.TOO_MANY_REQUESTS, "too many requests were sent ahead", "too_many_sent_ahead")
+        if self.cycle is not None and not self.cycle.response_complete:
+            raise _SentAhead
         self._in_head = True
-        self._head_bytes = 0
+        self._head_bytes = self._fed_bytes = self._body_bytes = 0
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """The parser has seen a header, or a trailer."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """The parser has seen a piece of a body."""
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        """The application has sent all of an answer."""
+        super().on_response_complete()
+        self._end_flushing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """No other request has come for a while."""
+        super().timeout_keep_alive_handler()
+        self._end_flushing()
+
+    def _end_flushing(self) -> None:
+        """Who does not take the last bytes on a connection that is being closed keeps it open no longer than this."""
+        if self.transport.is_closing():
+            self.loop.call_later(self._limits.flush_s, self.transport.abort)
 
     def on_headers_complete(self) -> None:
         """The parser has seen the whole head of a request."""
@@ -151,7 +197,7 @@ class Edge(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         cycle = self.cycle
-        if cycle is None or cycle.response_complete or not (cycle.response_started or self.pipeline):
+        if cycle is None or cycle.response_complete or not cycle.response_started:
             if cycle is not None:  # it has begun to run when its body turned out to be none
                 cycle.disconnected = True
                 cycle.message_event.set()
@@ -163,6 +209,7 @@ class Edge(HttpToolsProtocol):
             )
             self.transport.write(head.encode("ascii") + body)
         self.transport.close()
+        self._end_flushing()
 
 
 class Server(uvicorn.Server):

@@ -1,6 +1,7 @@
 """Between the gateway and its journal: each exchange into the log, and now and then what the predictor has learned."""
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from functools import partial
@@ -18,6 +19,7 @@ from ssjf.predict.base import Predictor
 
 _log = logging.getLogger(__name__)
 _EVERY_S = 0.7  # between two looks whether something was learned; with the journal's own delay, within a second
+_LAST_S = 5.0  # for the last lessons, at the end
 
 
 def log_to(journal: Journal, policy: str) -> Listener:
@@ -68,7 +70,9 @@ class Keeper:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._keep()
+        with contextlib.suppress(TimeoutError):  # a predictor that hangs is not to keep the process
+            async with asyncio.timeout(_LAST_S):
+                await self._keep()
 
     async def _keep_on(self) -> None:
         while True:

@@ -4,12 +4,14 @@ Laws of this file:
 1. Nothing here makes a request wait or fail: what cannot be written is counted and dropped.
 2. What was handed over is in the file within `_COMMIT_S`, each batch in one transaction, behind a write-ahead log: a
    process that is killed leaves a file that is whole, without at most the last moment.
-3. The file does not grow without end: beyond `max_rows` the oldest rows go.
+3. The file does not grow without end: beyond `max_rows` or `max_bytes` the oldest rows go. Nor does what waits to be
+   written, and of a prompt no more than its first `_MAX_PROMPT` characters are kept.
 
 The schema is that of `Entry`, one row for each request that ended, and a table for the predictor's state.
 """
 
 import logging
+import math
 import queue
 import sqlite3
 import threading
@@ -26,6 +28,8 @@ VERSION = 2
 _APPLICATION_ID = 0x73736A66  # "ssjf"
 _COMMIT_S = 0.25
 _MAX_PENDING = 20_000  # entries that wait to be written; more are dropped and counted
+_MAX_PENDING_CHARACTERS = 128 * 2**20
+_MAX_PROMPT = 2**18
 _BATCH = 500
 _TRIM_EVERY = 1000  # rows written between two looks at how many there are
 
@@ -50,6 +54,7 @@ class Journal:
     Args:
         path: made if it does not exist.
         max_rows: requests kept.
+        max_bytes: of the file, roughly.
         keep_prompts: the text too, not only its hashed features.
 
     Attributes:
@@ -59,12 +64,14 @@ class Journal:
         ConfigError: the file is something else, damaged, or of another version.
     """
 
-    def __init__(self, path: Path, *, max_rows: int, keep_prompts: bool) -> None:
+    def __init__(self, path: Path, *, max_rows: int, max_bytes: float, keep_prompts: bool) -> None:
         self._path = path
         self._max_rows = max_rows
+        self._max_bytes = max_bytes
         self._keep_prompts = keep_prompts
         self._inbox: queue.SimpleQueue[tuple[Entry, str] | _State | None] = queue.SimpleQueue()
         self._since_trim = 0
+        self._taken = self._written = 0  # characters, each counted by one thread
         self.num_dropped = 0
         self._database = _open(path)
         self._thread = threading.Thread(target=self._write, name="ssjf-journal", daemon=True)
@@ -77,9 +84,10 @@ class Journal:
             entry: all but the prompt.
             prompt: its text, of which hashed features are kept, and itself only if that is switched on.
         """
-        if self._inbox.qsize() >= _MAX_PENDING:
+        if self._inbox.qsize() >= _MAX_PENDING or self._taken - self._written > _MAX_PENDING_CHARACTERS:
             self.num_dropped += 1
             return
+        self._taken += len(prompt)
         self._inbox.put((entry, prompt))
 
     def keep(self, name: str, state: bytes) -> None:
@@ -117,10 +125,11 @@ class Journal:
                 if not self.num_dropped:
                     _log.exception("the request log %s cannot be written; /metrics counts what is lost", self._path)
                 self.num_dropped += len(entries)
+            self._written += sum(len(prompt) for _, prompt in entries)
 
     def _commit(self, entries: list[tuple[Entry, str]], states: dict[str, bytes]) -> None:
         rows = [
-            replace(entry, features=pack(prompt), prompt=prompt if self._keep_prompts else None).row()
+            replace(entry, features=pack(prompt), prompt=prompt[:_MAX_PROMPT] if self._keep_prompts else None).row()
             for entry, prompt in entries
         ]
         with self._database:
@@ -132,11 +141,23 @@ class Journal:
         self._since_trim += len(rows)
         if self._since_trim >= min(_TRIM_EVERY, self._max_rows):
             self._since_trim = 0
-            with self._database:
-                self._database.execute(
-                    "DELETE FROM requests WHERE id <= (SELECT max(id) FROM requests) - ?", (self._max_rows,)
-                )
-            self._database.execute("PRAGMA incremental_vacuum(2000)").fetchall()
+            self._trim()
+
+    def _trim(self) -> None:
+        self._delete("id <= (SELECT max(id) FROM requests) - ?", self._max_rows)
+        excess = 1 - self._max_bytes / max(self._num_bytes(), 1)
+        if excess > 0:  # rows are about equally large; what is left over goes the next time
+            oldest, latest = self._database.execute("SELECT min(id), max(id) FROM requests").fetchone()
+            self._delete("id < ?", oldest + math.ceil((latest - oldest) * excess))
+        self._database.execute("PRAGMA incremental_vacuum(20000)").fetchall()
+
+    def _delete(self, condition: str, bound: int) -> None:
+        with self._database:
+            self._database.execute(f"DELETE FROM requests WHERE {condition}", (bound,))  # noqa: S608 - ours
+
+    def _num_bytes(self) -> int:
+        used = _pragma(self._database, "page_count") - _pragma(self._database, "freelist_count")
+        return used * _pragma(self._database, "page_size")
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -163,17 +184,19 @@ def _open(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _prepare(database: sqlite3.Connection, path: Path) -> None:
-    def ask(pragma: str) -> int:
-        return int(database.execute(f"PRAGMA {pragma}").fetchone()[0])
+def _pragma(database: sqlite3.Connection, name: str) -> int:
+    return int(database.execute(f"PRAGMA {name}").fetchone()[0])
 
-    if ask("page_count") == 0:
+
+def _prepare(database: sqlite3.Connection, path: Path) -> None:
+    if _pragma(database, "page_count") == 0:
         database.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        database.executescript(_SCHEMA)
-    if ask("application_id") != _APPLICATION_ID:
+        database.executescript(f"BEGIN;{_SCHEMA}COMMIT;")  # all of it or, where the process is killed, nothing
+    if _pragma(database, "application_id") != _APPLICATION_ID:
         raise ConfigError(f"{path} is a database of another program; name another file with --log")
-    if ask("user_version") != VERSION:
-        raise ConfigError(f"{path} is of version {ask('user_version')}, this ssjf writes {VERSION}; name another file")
+    version = _pragma(database, "user_version")
+    if version != VERSION:
+        raise ConfigError(f"{path} is of version {version}, this ssjf writes {VERSION}; name another file")
     # NORMAL with a write-ahead log: whole after a crash of the process, and after one of the machine too
     database.execute("PRAGMA journal_mode = WAL").fetchall()
     database.execute("PRAGMA synchronous = NORMAL")

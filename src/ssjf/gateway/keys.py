@@ -8,12 +8,16 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ssjf.config import KeySettings
 from ssjf.errors import RequestError
 from ssjf.gateway.http.incoming import Caller
 
 _PREFIX = "sk-ssjf-"
+
+NOBODY = Caller()
+"""Who has no key and asks for nothing that needs one."""
 
 
 def new_key() -> tuple[str, str]:
@@ -29,9 +33,12 @@ class Keys:
         keys: known ones; none at all lets everybody in.
         tenant_header: header that names the tenant where there are no keys; None for no such header.
         accept_hints: of callers without keys; those with one have it in their key.
+        open_admin: where there are no keys, anybody may see what the gateway knows.
     """
 
-    def __init__(self, keys: Sequence[KeySettings], *, tenant_header: str | None, accept_hints: bool) -> None:
+    def __init__(
+        self, keys: Sequence[KeySettings], *, tenant_header: str | None, accept_hints: bool, open_admin: bool
+    ) -> None:
         self._callers = [
             (
                 bytes.fromhex(key.sha256),
@@ -39,7 +46,7 @@ class Keys:
             )
             for key in keys
         ]
-        self._anybody = Caller(hints=accept_hints)
+        self._anybody = Caller(hints=accept_hints, admin=open_admin)
         self._tenant_header = tenant_header.lower() if tenant_header else None
 
     @property
@@ -56,7 +63,7 @@ class Keys:
         if not self._callers:
             if self._tenant_header is None:
                 return self._anybody
-            return Caller(tenant=headers.get(self._tenant_header, "")[:128], hints=self._anybody.hints)
+            return replace(self._anybody, tenant=headers.get(self._tenant_header, "")[:128])
         scheme, _, key = headers.get("authorization", "").partition(" ")
         shown = hashlib.sha256(key.strip().encode("latin-1", "replace")).digest()
         found = None
@@ -76,4 +83,7 @@ class Keys:
             RequestError: 401 or 403.
         """
         if not self.caller(headers).admin:
-            raise RequestError("this page needs a key with admin = true", status=403, code="forbidden")
+            message = "this page needs a key with admin = true (made by: ssjf config key)"
+            if not self._callers:
+                message += ", or the setting admin_without_key, where others than this machine may come in"
+            raise RequestError(message, status=403, code="forbidden")

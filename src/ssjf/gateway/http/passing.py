@@ -1,0 +1,126 @@
+"""What is not scheduled: sent on to an engine as it came, answered as it is answered."""
+
+import asyncio
+from collections.abc import Mapping
+
+import aiohttp
+import orjson
+
+from ssjf.errors import BackendError
+from ssjf.gateway import clock
+from ssjf.gateway.backends.http import EngineUnreachable, forwardable
+from ssjf.gateway.backends.pool import Member
+from ssjf.gateway.dispatcher import Unavailable
+from ssjf.gateway.http.endpoint import Asked, Endpoint, until_disconnect
+from ssjf.gateway.http.replies import reply
+from ssjf.gateway.keys import NOBODY
+from ssjf.openai import error_body
+
+_MODELS = "/v1/models/"  # what follows is a model's name
+
+
+class PassThrough(Endpoint):
+    """Everything under /v1 but completions."""
+
+    async def serve(self, asked: Asked) -> None:
+        """Send it on; see `Endpoint.serve`."""
+        gateway, scope = self._gateway, asked.scope
+        # browsers ask, without a key, whether they may ask
+        caller = NOBODY if scope["method"] == "OPTIONS" else gateway.keys.caller(asked.headers)
+        body, model = _read(await self.body(asked.receive), asked.headers, keep_priority=caller.hints)
+        if scope["path"].startswith(_MODELS):
+            model = scope["path"].removeprefix(_MODELS)
+        servers = [server for server in await gateway.pool.servers_for(model) if server.open]
+        if not servers:
+            raise Unavailable("no engine that could serve this request is in order")
+        now = clock.now()
+        members = [gateway.pool.of(s) for s in sorted(servers, key=lambda server: server.work_left_s(now))]
+        passing = asyncio.create_task(self._pass(asked, members, body))
+        gone = asyncio.create_task(until_disconnect(asked.receive))
+        gateway.passing.add(passing)
+        try:
+            await asyncio.wait({passing, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gateway.passing.discard(passing)
+            passing.cancel()
+            gone.cancel()
+            await asyncio.wait({passing, gone})
+        if not passing.cancelled():
+            passing.result()
+
+    async def _pass(self, asked: Asked, members: list[Member], body: bytes) -> None:
+        """Try one engine after the other, as long as they cannot even be reached."""
+        gateway = self._gateway
+        failure = "the engine failed"
+        for member in members:
+            answer = _Answer(asked)
+            try:
+                async with asyncio.timeout(gateway.patience.total_s):
+                    await self._ask(asked, member, body, answer)
+            except (BackendError, aiohttp.ClientError, TimeoutError) as error:
+                if answer.started:
+                    raise _BrokenOff from error  # the server closes the connection: the client sees that it is cut off
+                failure = f"the engine failed ({type(error).__name__})"
+                if not isinstance(error, EngineUnreachable):
+                    break  # it may have begun with it
+                if gateway.child is None:
+                    gateway.pool.failed(member, unreachable=True)
+            else:
+                return
+        gateway.telemetry.passed_through(502)
+        error_ = error_body(failure, kind="api_error", code="engine_error")
+        await reply(error_, 502, asked.own_headers)(asked.scope, asked.receive, asked.send)
+
+    async def _ask(self, asked: Asked, member: Member, body: bytes, answer: "_Answer") -> None:
+        patience = self._gateway.patience
+        headers = forwardable(asked.scope["headers"], keep_keys=self._gateway.keys.required)
+        async with asyncio.timeout(patience.first_token_s) as limit:
+            async with member.http.request(asked.scope["method"], asked.path, headers=headers, body=body) as response:
+                limit.reschedule(None)
+                self._gateway.telemetry.passed_through(response.status)
+                await answer.start(response)
+                loop = asyncio.get_running_loop()
+                limit.reschedule(loop.time() + patience.stall_s)
+                async for data in response.content.iter_any():
+                    await asked.send({"type": "http.response.body", "body": data, "more_body": True})
+                    limit.reschedule(loop.time() + patience.stall_s)
+                await asked.send({"type": "http.response.body", "body": b""})
+
+
+class _Answer:
+    """What goes to the client."""
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self.started = False
+
+    async def start(self, response: aiohttp.ClientResponse) -> None:
+        headers = [
+            (name.encode("utf-8"), value.encode("utf-8"))
+            for name, value in forwardable(response.raw_headers)
+            if name.lower() != "x-request-id"
+        ]
+        headers += [(name.encode(), value.encode()) for name, value in self._asked.own_headers.items()]
+        self.started = True
+        await self._asked.send({"type": "http.response.start", "status": response.status, "headers": headers})
+
+
+class _BrokenOff(Exception):
+    """An engine broke off in the middle of an answer that passes through."""
+
+
+def _read(body: bytes, headers: Mapping[str, str], *, keep_priority: bool) -> tuple[bytes, str]:
+    """A body of unknown kind, without a priority if that is not the client's to give, and the model it names, or ""."""
+    if not body or "json" not in headers.get("content-type", "json"):
+        return body, ""
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body, ""
+    if not isinstance(fields, dict):
+        return body, ""
+    if not keep_priority and "priority" in fields:
+        del fields["priority"]
+        body = orjson.dumps(fields)
+    model = fields.get("model")
+    return body, model if isinstance(model, str) else ""
