@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from ssjf.config import BackendSettings, KeySettings, ServeSettings, TenantSettings
 from ssjf.errors import ConfigError
@@ -183,14 +184,63 @@ async def test_what_one_engine_cannot_do_another_may_and_the_client_sees_one_ans
         assert metrics['ssjf_requests_total{outcome="completed"}'] == 4
 
 
-async def test_when_all_engines_fail_the_last_word_is_passed_on() -> None:
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_when_all_engines_fail_the_last_word_is_passed_on_and_none_is_blamed(status: int) -> None:
     async with site(2) as there:
         for engine in there.engines:
-            engine.status = 500
-        status, _, body = await there.ask()
-        assert status in (500, 502)
-        assert "error" in body
-        assert (await there.metrics())['ssjf_requests_total{outcome="failed"}'] == 1
+            engine.status = status
+        for _ in range(5):
+            found, _, body = await there.ask()
+            assert (found, body["error"]["message"]) == (status, "no")
+        assert [member.server.open for member in there.gateway.pool.members] == [True, True]
+        outcome = "refused" if status == 429 else "failed"
+        assert (await there.metrics())[f'ssjf_requests_total{{outcome="{outcome}"}}'] == 5
+
+
+async def test_an_engine_that_fails_what_another_does_is_left_out_in_the_end() -> None:
+    async with site(2, slots=4) as there:
+        there.engines[0].status = 500
+        for number in range(10):
+            assert (await there.ask(f"request {number}"))[0] == 200
+        assert [member.server.open for member in there.gateway.pool.members] == [False, True]
+        assert len(there.engines[0].calls) == 3
+
+
+async def test_who_runs_out_of_time_is_told_and_no_other_engine_begins_for_nothing() -> None:
+    async with site(2, automatic=False, total_timeout_s=0.2) as there:
+        for number in range(1, 4):
+            status, _, body = await there.ask(f"request {number}")
+            assert (status, body["error"]["code"]) == (504, "timeout")
+        assert sum(len(engine.calls) for engine in there.engines) == 3
+        assert all(member.server.open for member in there.gateway.pool.members)
+        assert (await there.metrics())['ssjf_requests_total{outcome="failed"}'] == 3
+
+
+async def test_comments_are_no_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def only_comments(_: FakeEngine, request: Any, __: Any) -> Any:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        while True:
+            await response.write(b": ping\n\n")
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(FakeEngine, "_stream", only_comments)
+    async with site(1, first_token_timeout_s=0.2) as there, there.post(stream=True) as response:
+        assert "sent nothing for 0.2 s" in await response.text()
+
+
+async def test_in_priority_mode_too_no_more_wait_than_may() -> None:
+    settings = {"mode": "priority", "max_waiting": 3, "predict_budget_ms": 60_000, "predictor": "constant"}
+    async with site(1, automatic=False, **settings) as there:
+        sent = [there.chat(f"request {number}") for number in range(8)]
+        while sum(task.done() for task in sent) < 2:
+            await asyncio.sleep(0)
+        refused = [task.result() for task in sent if task.done()]
+        assert {status for status, _ in refused} == {429}
+        assert {body["error"]["code"] for _, body in refused} == {"queue_full"}
+        for number in range(1, 9 - len(refused)):
+            (await there.engine.call(number)).finish.set()
+        assert [status for status, _ in await asyncio.gather(*sent)].count(200) == 8 - len(refused)
 
 
 async def test_after_the_first_byte_nothing_is_tried_again() -> None:
@@ -351,6 +401,16 @@ async def test_metrics_are_for_admins_and_health_is_for_all() -> None:
                 assert response.status == expected
         async with there.session.get(f"{there.url}/healthz") as response:
             assert response.status == 200
+
+
+async def test_where_others_may_come_in_pages_of_the_gateway_need_a_key_or_leave() -> None:
+    for settings, status in (({}, 403), ({"admin_without_key": True}, 200)):
+        async with site(1, host="0.0.0.0", **settings) as there:
+            for page in ("/metrics", "/dashboard/state"):
+                async with there.session.get(there.url + page) as response:
+                    assert response.status == status
+            async with there.session.get(f"{there.url}/healthz") as response:
+                assert response.status == 200
 
 
 async def test_the_key_of_an_engine_replaces_the_clients(monkeypatch: pytest.MonkeyPatch) -> None:

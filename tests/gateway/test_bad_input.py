@@ -50,6 +50,22 @@ async def test_a_bad_body_is_refused(make_stack: MakeStack, path: str, body: str
             assert response.status == 200
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, GOOD + ', "max_tokens": -1}'),
+        (CHAT, GOOD + ', "max_tokens": 0}'),
+        (CHAT, GOOD + ', "prompt": []}'),
+        (TEXT, '{"model": "tiny", "prompt_embeds": "...", "prompt": null}'),
+    ],
+)
+async def test_what_some_engine_takes_is_for_the_engine_to_judge(make_stack: MakeStack, path: str, body: str) -> None:
+    async with make_stack(automatic=True) as stack:
+        async with stack.session.post(stack.url + path, data=body) as response:
+            assert response.status == 200
+        assert len(stack.engine.calls) == 1
+
+
 @pytest.mark.parametrize("hint", ["many", "-1", "nan", "inf", ""])
 async def test_a_hint_that_is_no_number_of_tokens_is_refused(make_stack: MakeStack, hint: str) -> None:
     async with (

@@ -355,7 +355,8 @@ class Dispatcher:
 
     def _check_room(self, incoming: Incoming, lane: Lane) -> None:
         num_waiting = self._num_held + sum(len(other.scheduler.waiting) for other in self._lanes.values())
-        if num_waiting >= self._max_waiting and not (lane.servers.fits() and not lane.scheduler.waiting):
+        num_free = max(lane.servers.total - lane.servers.taken, 0)  # whoever gets one of these does not wait
+        if num_waiting >= self._max_waiting + num_free:
             raise QueueFull(f"{num_waiting} requests wait already")
         if self._num_bytes and self._num_bytes + len(incoming.body) > self._max_waiting_bytes:
             raise QueueFull("the requests that wait fill the memory set aside for them")

@@ -44,9 +44,7 @@ ENTRY = Entry(
 )
 
 
-def open_journal(
-    path: Path, *, max_rows: int = 1000, max_bytes: float = 1e9, keep_prompts: bool = False
-) -> Journal:
+def open_journal(path: Path, *, max_rows: int = 1000, max_bytes: float = 1e9, keep_prompts: bool = False) -> Journal:
     return Journal(path, max_rows=max_rows, max_bytes=max_bytes, keep_prompts=keep_prompts)
 
 

@@ -197,7 +197,8 @@ class Answer:
                     self._wait_again(tried)  # for the next engine
                     continue
             elif isinstance(failure, _Refused):
-                self._refused_by.append(member)
+                if self._status != HTTPStatus.TOO_MANY_REQUESTS:  # who has enough to do is not out of order
+                    self._refused_by.append(member)
             else:
                 way.pool.failed(member, unreachable=unreachable)
             if not self._started and way.dispatcher.move(exchange, tried):
@@ -226,7 +227,7 @@ class Answer:
 
     def _praise(self, member: Member) -> None:
         """An engine has answered. Others that had an error for the same request, where this one had none, failed it."""
-        if self._status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        if self._status in _TRY_ELSEWHERE:
             return
         self._way.pool.served(member)
         for other in self._refused_by:

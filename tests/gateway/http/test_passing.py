@@ -1,0 +1,241 @@
+"""What is not scheduled, and ways that must not lead around the schedule."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+from aiohttp import web
+
+from ssjf.config import KeySettings, ServeSettings
+from ssjf.gateway.http.app import make_app
+from ssjf.gateway.http.endpoint import Gateway
+from ssjf.gateway.keys import new_key
+from ssjf.gateway.serve import running_gateway
+from ssjf.plugins import make_policy
+from tests.gateway.conftest import WordCount
+from tests.gateway.http.edge import edge, error_of, talk
+
+JSON = {"content-type": "application/json"}
+
+
+class Engine:
+    """Tells what reached it, or does what it is told to."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.behave: Callable[[web.Request], Any] | None = None
+        self.url = ""
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["Engine"]:
+        app = web.Application()
+        app.router.add_get("/health", self._healthy)
+        app.router.add_route("*", "/{rest:.*}", self._any)
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        try:
+            yield self
+        finally:
+            await runner.cleanup()
+
+    async def _healthy(self, _: web.Request) -> web.Response:
+        return web.Response()
+
+    async def _any(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/v1/models":
+            return web.json_response({"data": [{"id": "tiny"}]})
+        body = await request.read()
+        if request.path not in ("/metrics", "/props", "/api/version", "/get_server_info"):  # whence its kind is known
+            self.seen.append((request.method, request.raw_path, dict(request.headers), body))
+        if self.behave is not None:
+            answer: web.StreamResponse = await self.behave(request)
+            return answer
+        return web.json_response({"ok": True}, headers={"x-engine": "mine"})
+
+
+@contextlib.asynccontextmanager
+async def before(*engines: Engine, **settings: Any) -> AsyncIterator[tuple[Gateway, int]]:
+    """A gateway behind its real edge."""
+    options = ServeSettings(
+        **({"backend": [engine.url for engine in engines], "slots": 1, "policy": "ssjf"} | settings)
+    )
+    async with (
+        running_gateway(
+            options, policy=lambda: make_policy("ssjf"), shadow=None, predictor=WordCount(), engine_command=None
+        ) as gateway,
+        edge(make_app(gateway)) as (_, port),
+    ):
+        yield gateway, port
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/../metrics",
+        "/v1/%2e%2e/metrics",
+        "/v1/.%2E/flush_cache",
+        "/v1/x/../chat/completions",
+        "/v1/./chat/completions",
+        "/v1//chat/completions",
+        "/v1/chat%2F..%2Fcompletions",
+        "/v1/embeddings/..",
+    ],
+)
+async def test_no_path_leads_around_the_queue_or_out_of_v1(path: str) -> None:
+    async with Engine().running() as engine, before(engine) as (_, port):
+        request = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}"
+        status, error = error_of(await talk(port, request.encode()))
+        assert (status, error["code"]) == (400, "invalid_path")
+        assert engine.seen == []
+
+
+async def test_paths_queries_and_headers_arrive_as_they_came() -> None:
+    async with Engine().running() as engine, before(engine) as (_, port), aiohttp.ClientSession() as session:
+        url = f"http://127.0.0.1:{port}/v1/files/a%3Ab%2Fc?q=%20x&r=a%2Fb"
+        import yarl  # noqa: PLC0415 - to send what no client would send unasked
+
+        async with session.get(
+            yarl.URL(url, encoded=True), headers={"x-title": "Café"}, skip_auto_headers=["content-type"]
+        ) as response:
+            assert response.headers["x-engine"] == "mine"
+        ((method, path, headers, _),) = engine.seen
+        assert (method, path) == ("GET", "/v1/files/a%3Ab%2Fc?q=%20x&r=a%2Fb")
+        assert headers["x-title"] == "Café"
+        assert "Content-Type" not in headers
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions/", "/v1/chat/completions?x=1"])
+async def test_a_slash_or_a_query_is_no_way_around_the_queue_either(path: str) -> None:
+    async with Engine().running() as engine, before(engine) as (gateway, port), aiohttp.ClientSession() as session:
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "priority": None}
+        async with session.post(f"http://127.0.0.1:{port}{path}", json=body) as response:
+            assert response.status == 200
+        assert "x-ssjf-queue-ms" in response.headers
+        ((_, seen, _, sent),) = engine.seen
+        assert seen == path.replace("/?", "?").removesuffix("/")
+        assert "priority" not in orjson.loads(sent)
+        assert b'ssjf_requests_total{outcome="completed"} 1.0' in gateway.telemetry.page()
+
+
+@pytest.mark.parametrize("hints", [False, True])
+async def test_a_priority_passes_through_only_from_those_who_may_give_one(hints: bool) -> None:
+    async with (
+        Engine().running() as engine,
+        before(engine, accept_hints=hints) as (_, port),
+        aiohttp.ClientSession() as session,
+    ):
+        body = {"model": "tiny", "input": "hi", "priority": -5}
+        async with session.post(f"http://127.0.0.1:{port}/v1/responses", json=body) as response:
+            assert response.status == 200
+        sent = orjson.loads(engine.seen[0][3])
+        assert sent == (body if hints else {"model": "tiny", "input": "hi"})
+
+
+async def test_another_engine_is_asked_when_one_cannot_be_reached_and_not_when_it_broke_off() -> None:
+    async def break_off(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    gone = Engine()
+    async with Engine().running() as there:
+        async with gone.running():
+            settings = {"backend": [gone.url, there.url]}
+            stack = contextlib.AsyncExitStack()
+            gateway, port = await stack.enter_async_context(before(**settings))
+        async with stack, aiohttp.ClientSession() as session:
+            url = f"http://127.0.0.1:{port}/v1/embeddings"
+            async with session.post(url, json={"input": "hi"}) as response:
+                assert response.status == 200
+            assert [member.server.open for member in gateway.pool.members] == [False, True]
+            there.behave = break_off
+            async with session.post(url, json={"input": "hi"}) as response:
+                assert (response.status, (await response.json())["error"]["code"]) == (502, "engine_error")
+            assert len(there.seen) == 2
+
+
+@pytest.mark.parametrize("after", ["nothing", "headers"])
+async def test_an_engine_that_is_silent_is_not_waited_for_for_ever(after: str) -> None:
+    async def be_silent(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        if after == "headers":
+            await response.prepare(request)
+            await response.write(b"begun")
+        await asyncio.Event().wait()
+        return response
+
+    async with (
+        Engine().running() as engine,
+        before(engine, first_token_timeout_s=0.2, stall_timeout_s=0.2) as (gateway, port),
+        aiohttp.ClientSession() as session,
+    ):
+        engine.behave = be_silent
+        if after == "nothing":
+            async with session.post(f"http://127.0.0.1:{port}/v1/embeddings", json={}) as response:
+                assert response.status == 502
+        else:
+            with pytest.raises(aiohttp.ClientError):
+                async with session.post(f"http://127.0.0.1:{port}/v1/embeddings", json={}) as response:
+                    await response.read()
+        assert not gateway.passing
+
+
+async def test_what_passes_through_is_waited_for_before_the_server_ends() -> None:
+    go_on, begun = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: web.Request) -> web.StreamResponse:
+        begun.set()
+        await go_on.wait()
+        return web.json_response({"ok": True})
+
+    async with Engine().running() as engine, before(engine) as (gateway, port), aiohttp.ClientSession() as session:
+        engine.behave = wait
+        asking = asyncio.create_task(session.post(f"http://127.0.0.1:{port}/v1/responses", json={}))
+        await begun.wait()
+        idle = asyncio.create_task(gateway.wait_until_idle())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not idle.done()
+        go_on.set()
+        await idle
+        assert (await asking).status == 200
+
+
+async def test_browsers_may_ask_without_a_key_whether_they_may_ask() -> None:
+    async def allow(_: web.Request) -> web.StreamResponse:
+        return web.Response(headers={"access-control-allow-origin": "*"}, status=204)
+
+    _, digest = new_key()
+    async with (
+        Engine().running() as engine,
+        before(engine, keys=[KeySettings(name="a", sha256=digest)]) as (_, port),
+        aiohttp.ClientSession() as session,
+    ):
+        engine.behave = allow
+        for path in ("/v1/chat/completions", "/v1/embeddings"):
+            async with session.options(f"http://127.0.0.1:{port}{path}") as response:
+                assert (response.status, response.headers["access-control-allow-origin"]) == (204, "*")
+            async with session.post(f"http://127.0.0.1:{port}{path}", json={}) as response:
+                assert response.status == 401
+
+
+async def test_bodies_that_are_being_sent_have_no_more_room_than_those_that_wait() -> None:
+    async with Engine().running() as engine, before(engine, max_waiting_mb=0.001) as (gateway, port):
+        head = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 900\r\n\r\n"
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head + b"a" * 800)
+        while gateway.arriving_bytes < 800:
+            await asyncio.sleep(0)
+        status, error = error_of(
+            await talk(port, head.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n") + b"a" * 900)
+        )
+        assert (status, error["code"]) == (429, "queue_full")
+        writer.close()
+        while gateway.arriving_bytes:
+            await asyncio.sleep(0)
