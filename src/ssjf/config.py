@@ -235,9 +235,10 @@ def _explain(kind: type[BaseSettings], error: ValidationError) -> str:
         return f"setting {name} is missing"
     if not name:
         return str(first["msg"]).removeprefix("Value error, ")
-    if "keys" in place:  # nobody is to find a key in a log
-        return f"setting {name}: {first['msg']}"
-    return f"setting {name}: {first['msg'].removeprefix('Value error, ')}, not {first['input']!r}"
+    message = f"setting {name}: {first['msg'].removeprefix('Value error, ')}"
+    if "keys" in place or "@" in str(first["input"]):  # nobody is to find a key or a password in a log
+        return message
+    return f"{message}, not {first['input']!r}"
 
 
 def _names_at(kind: type[BaseModel], place: list[Any]) -> list[str]:

@@ -57,6 +57,12 @@ def test_a_good_file_is_shown_with_where_each_value_comes_from(tmp_path: Path) -
         ("policy = 'hrrn'\nmode = 'priority'\nbackend = ['http://x']", "aged-ssjf"),
         ("mode = 'priority'", "the embedded engine knows no priorities"),
         ("backend = ['ftp://x']", "is http://HOST:PORT"),
+        ("[[backends]]\nurl = 'http://x:80y'", "is http://HOST:PORT"),
+        ("[[backends]]\nurl = 'http://x?a=b'", "is http://HOST:PORT"),
+        ("[[backends]]\nurl = 'http://me:secret@x'", "must not hold credentials"),
+        ("mode = 'priority'\nfair = true\nbackend = ['http://x']", "fair is for requests that wait here"),
+        ("mode = 'priority'\nmax_wait_s = 3\nbackend = ['http://x']", "max_wait_s is for requests that wait here"),
+        ("[[keys]]\nname = 'a'\nsha256 = 'sk-ssjf-secret'", "keys.0.sha256"),
         ("predictor = '/no/such/folder'", "/no/such/folder"),
         ("model = 'm.gguf'\nbackend = ['http://x']", "--model is for the embedded engine"),
         ("[[backends]]\nurl = 'http://x'\napi_key_env = 'NO_SUCH'", "NO_SUCH is not set"),
@@ -70,6 +76,7 @@ def test_a_mistake_is_named_in_one_line(tmp_path: Path, text: str, message: str)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+    assert "secret" not in done.stderr
 
 
 @pytest.mark.parametrize(

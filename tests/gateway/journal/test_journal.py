@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +15,15 @@ import pytest
 from ssjf.cli.prediction.evaluate import evaluate
 from ssjf.cli.train import train
 from ssjf.errors import ConfigError, DataError
-from ssjf.gateway.journal import store
+from ssjf.forecast import Forecaster
+from ssjf.gateway.journal import keeping, store
 from ssjf.gateway.journal.entry import COLUMNS, Entry
 from ssjf.gateway.journal.memory import remember, snapshot, to_bytes
 from ssjf.gateway.journal.store import Journal
 from ssjf.predict.artefact import load_predictor
 from ssjf.predict.features import pack
 from ssjf.predict.online import OnlinePredictor
+from ssjf.predict.simple import Constant
 from ssjf.workload.reader import read_workload
 from tests.gateway.conftest import MakeStack
 from tests.predict.made_up import ask, make_samples
@@ -118,6 +121,51 @@ def test_the_oldest_rows_go_when_there_are_too_many(tmp_path: Path, monkeypatch:
     assert numbers[-1] == 499
     assert len(numbers) <= 100
     assert numbers == list(range(500 - len(numbers), 500))
+
+
+def test_the_file_does_not_outgrow_its_limit_however_long_prompts_are(tmp_path: Path) -> None:
+    path = tmp_path / "log.sqlite"
+    journal = open_journal(path, max_rows=10_000, max_bytes=2e6, keep_prompts=True)
+    for number in range(6000):
+        journal.record(replace(ENTRY, time=float(number)), f"prompt {number} " + "x" * 1000)
+    journal.close()
+    rows = rows_of(path)
+    assert path.stat().st_size < 4e6  # the last thousand rows have not been looked at yet
+    assert rows[-1]["time"] == 5999.0
+    assert 1000 < len(rows) < 4000
+
+
+def test_of_a_prompt_no_more_than_its_beginning_is_kept(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path / "log.sqlite", keep_prompts=True)
+    journal.record(ENTRY, "long " * 2**20)
+    journal.close()
+    (row,) = rows_of(tmp_path / "log.sqlite")
+    assert len(str(row["prompt"])) == 2**18
+
+
+async def test_a_predictor_that_hangs_does_not_keep_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "_LAST_S", 0.05)
+    hangs = threading.Event()
+
+    class Hanging(Constant):
+        def learned(self) -> object:
+            hangs.wait()
+            return {}, {}
+
+        def resume(self, arrays: object, state: object) -> None:
+            raise AssertionError
+
+    journal = open_journal(tmp_path / "log.sqlite")
+    forecaster = Forecaster(Hanging(), budget_s=1.0, on_failure=lambda _: None)
+    async with keeping.Keeper(journal, forecaster, "constant"):
+        forecaster.observe(ask("hello"), 5)
+        while not forecaster.num_learned:
+            await asyncio.sleep(0)
+    hangs.set()
+    await forecaster.close()
+    journal.close()
 
 
 def test_what_was_learned_is_there_for_the_next_process_and_only_if_it_fits(tmp_path: Path) -> None:
