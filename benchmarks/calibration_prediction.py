@@ -20,9 +20,9 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ssjf.cli.calibrate import calibrate
 from ssjf.cli.demo.processes import running_server
-from ssjf.core.capacity import Slots
+from ssjf.cli.simulation.calibrate import calibrate
+from ssjf.core.places.capacity import Slots
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.types import Job, Request
 from ssjf.loadgen.client import Endpoint, first_model

@@ -26,11 +26,12 @@ import uvloop
 from benchmarks.gateway_client import make_request
 from benchmarks.gateway_processes import KEY, Process, gateway, upstream
 
+from ssjf.core.places.servers import Server
 from ssjf.core.scheduler import Scheduler
-from ssjf.core.servers import Server
 from ssjf.core.types import Outcome, Prediction, Request
 from ssjf.forecast import Forecaster
-from ssjf.gateway.dispatcher import Dispatcher, Exchange
+from ssjf.gateway.dispatcher import Dispatcher
+from ssjf.gateway.exchange import Exchange
 from ssjf.gateway.http.incoming import Incoming
 from ssjf.gateway.http.server import connections_allowed
 from ssjf.gateway.telemetry import Telemetry

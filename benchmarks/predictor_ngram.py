@@ -30,7 +30,7 @@ from sklearn.linear_model import Ridge
 
 from ssjf.core.types import Request
 from ssjf.openai import render_messages
-from ssjf.predict.ngram import NgramPredictor
+from ssjf.predict.ngram.predictor import NgramPredictor
 from ssjf.predict.training import Sample, as_request, fit, split_by_prompt
 from ssjf.workload.reader import read_workload
 

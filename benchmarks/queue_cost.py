@@ -18,11 +18,11 @@ import time
 from collections.abc import Callable
 from heapq import heappop, heappush
 
-from ssjf.core.capacity import Slots
-from ssjf.core.queue import WaitingQueue
+from ssjf.core.places.capacity import Slots
 from ssjf.core.replay import replay
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.types import Job, Policy, Request
+from ssjf.core.waiting.queue import WaitingQueue
 from ssjf.plugins import POLICIES, make_policy, names
 
 

@@ -17,7 +17,7 @@ import random
 import time
 import tracemalloc
 
-from ssjf.core.capacity import Slots
+from ssjf.core.places.capacity import Slots
 from ssjf.core.policies import FCFS, SRPT, SSJF
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.types import Job, Policy, Request

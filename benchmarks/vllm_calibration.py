@@ -29,7 +29,7 @@ from benchmarks.calibration_prediction import (
     simulated_mean_jct_s,
 )
 
-from ssjf.cli.calibrate import calibrate
+from ssjf.cli.simulation.calibrate import calibrate
 from ssjf.loadgen.client import Endpoint
 from ssjf.loadgen.sender import run_loop
 from ssjf.sim.steps.cost import StepCostModel, load_cost_model

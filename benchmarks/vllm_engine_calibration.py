@@ -24,7 +24,7 @@ os.environ["VLLM_LOGGING_LEVEL"] = "CRITICAL"
 
 from benchmarks.calibration_prediction import between
 
-from ssjf.core.capacity import Slots
+from ssjf.core.places.capacity import Slots
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.types import Job, Request
 from ssjf.plugins import make_policy

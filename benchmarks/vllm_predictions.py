@@ -16,7 +16,7 @@ from predictor_families import FAMILIES, read_samples
 
 from ssjf.openai import render_messages
 from ssjf.predict.evaluation import evaluate
-from ssjf.predict.features import opening
+from ssjf.predict.ngram.features import opening
 from ssjf.predict.training import Sample, as_request
 from ssjf.workload.reader import read_workload
 

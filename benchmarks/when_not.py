@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ssjf.core.capacity import Slots
+from ssjf.core.places.capacity import Slots
 from ssjf.core.policies import FCFS, SSJF, AgedSSJF
 from ssjf.core.replay import replay
 from ssjf.core.scheduler import Scheduler

@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from ssjf.openai import render_messages
 from ssjf.predict.artefact import save_predictor
-from ssjf.predict.features import opening
+from ssjf.predict.ngram.features import opening
 from ssjf.predict.training import Sample, measure, split_by_prompt
 from ssjf.predict.trees.training import fit
 from ssjf.workload.reader import ALL_MODELS, read_workload

@@ -12,7 +12,7 @@ import copy
 import math
 import random
 
-from ssjf.core.capacity import Slots
+from ssjf.core.places.capacity import Slots
 from ssjf.core.replay import replay
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.service import LinearServiceModel

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from ssjf.core.capacity import Slots
-from ssjf.core.estimates import History, RankingQuality, RunningQuantile
+from ssjf.core.observed.estimates import History, RankingQuality, RunningQuantile
+from ssjf.core.observed.shadow import ShadowFCFS
+from ssjf.core.places.capacity import Slots
 from ssjf.core.policies import FCFS, SSJF, Auto
 from ssjf.core.replay import replay
 from ssjf.core.scheduler import Scheduler
-from ssjf.core.shadow import ShadowFCFS
 from ssjf.core.types import Job, Policy, Request
 
 Distort = Callable[[random.Random, float], float]

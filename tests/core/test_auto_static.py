@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from ssjf.core.capacity import Slots
+from ssjf.core.places.capacity import Slots
 from ssjf.core.policies import FCFS, SSJF, AutoStatic
 from ssjf.core.replay import replay
 from ssjf.core.scheduler import Scheduler

@@ -1,6 +1,6 @@
 import pytest
 
-from ssjf.core.capacity import Slots
+from ssjf.core.places.capacity import Slots
 from ssjf.core.service import LinearServiceModel, MeasuredServiceModel
 from ssjf.core.types import Job, Request
 

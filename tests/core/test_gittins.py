@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssjf.core.capacity import Slots
 from ssjf.core.gittins import Gittins, PreemptiveGittins
+from ssjf.core.places.capacity import Slots
 from ssjf.core.policies import SRPT, SSJF
 from ssjf.core.replay import replay
 from ssjf.core.scheduler import Scheduler

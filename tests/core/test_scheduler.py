@@ -1,6 +1,6 @@
 import pytest
 
-from ssjf.core.capacity import Slots
+from ssjf.core.places.capacity import Slots
 from ssjf.core.policies import FCFS, PSJF, SRPT, SSJF
 from ssjf.core.replay import replay
 from ssjf.core.scheduler import Scheduler

@@ -1,4 +1,4 @@
-from ssjf.core.capacity import Slots
+from ssjf.core.places.capacity import Slots
 from ssjf.core.policies import SSJF, Auto
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.types import Job

@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssjf.core.capacity import Slots
+from ssjf.core.places.capacity import Slots
+from ssjf.core.places.servers import Server
 from ssjf.core.replay import replay
 from ssjf.core.scheduler import Scheduler
-from ssjf.core.servers import Server
 from ssjf.core.service import MeasuredServiceModel
 from ssjf.core.types import Job, Outcome, Prediction, Request
 from ssjf.errors import QueueFull
 from ssjf.forecast import Forecaster
-from ssjf.gateway.dispatcher import Dispatcher, Exchange
+from ssjf.gateway.dispatcher import Dispatcher
+from ssjf.gateway.exchange import Exchange
 from ssjf.gateway.http.incoming import Incoming
 from ssjf.gateway.telemetry import Telemetry
 from ssjf.plugins import make_policy

@@ -9,7 +9,7 @@ import pytest
 from ssjf.core.service import LinearServiceModel, MeasuredServiceModel
 from ssjf.core.types import Prediction, Request
 from ssjf.forecast import Forecaster
-from ssjf.gateway.dispatcher import Exchange
+from ssjf.gateway.exchange import Exchange
 from tests.gateway.conftest import MakeStack, WordCount
 from tests.gateway.test_dispatcher import Bench
 

@@ -19,8 +19,8 @@ from ssjf.predict.artefact import (
     refuse_foreign,
     save_predictor,
 )
-from ssjf.predict.features import digest
-from ssjf.predict.ngram import NgramPredictor
+from ssjf.predict.ngram.features import digest
+from ssjf.predict.ngram.predictor import NgramPredictor
 from ssjf.predict.simple import Constant
 from ssjf.predict.training import as_request, fit
 from tests.predict.made_up import ask, make_samples

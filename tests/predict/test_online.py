@@ -16,7 +16,7 @@ from ssjf.errors import ArtefactError
 from ssjf.metrics.rank import kendall_tau_b
 from ssjf.predict.artefact import read_predictor, save_predictor
 from ssjf.predict.base import Predictor
-from ssjf.predict.ngram import NgramPredictor
+from ssjf.predict.ngram.predictor import NgramPredictor
 from ssjf.predict.online import OnlinePredictor
 from ssjf.predict.training import fit
 from tests.predict.made_up import ANY_TEXT, ask, make_samples

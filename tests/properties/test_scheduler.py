@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssjf.core.capacity import Slots
+from ssjf.core.places.capacity import Slots
 from ssjf.core.policies import FCFS, SSJF, AgedSSJF
 from ssjf.core.replay import replay
 from ssjf.core.scheduler import Scheduler

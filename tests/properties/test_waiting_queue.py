@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ssjf.core.policies import FCFS, SSJF, AgedSSJF
-from ssjf.core.queue import WaitingQueue
 from ssjf.core.types import Job, Policy, Request
+from ssjf.core.waiting.queue import WaitingQueue
 
 
 class _MovingRatio:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssjf.core.batching import Batching, Continuous, Dynamic, Static
+from ssjf.core.places.batching import Batching, Continuous, Dynamic, Static
 from ssjf.core.policies import FCFS, HRRN, PSJF, SRPT, SSJF, AgedSSJF
 from ssjf.core.service import LinearServiceModel
 from ssjf.core.types import Policy

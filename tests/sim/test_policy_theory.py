@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import t as student_t
 
-from ssjf.core.capacity import Slots
 from ssjf.core.gittins import PreemptiveGittins
+from ssjf.core.places.capacity import Slots
 from ssjf.core.policies import (
     EDF,
     FCFS,

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.integrate import quad
 from scipy.stats import t as student_t
 
-from ssjf.core.batching import Batching, Continuous, Static
-from ssjf.core.capacity import Slots
+from ssjf.core.places.batching import Batching, Continuous, Static
+from ssjf.core.places.capacity import Slots
 from ssjf.core.policies import FCFS, SRPT, SSJF
 from ssjf.core.replay import replay
 from ssjf.core.scheduler import Scheduler

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ssjf.core.capacity import Slots
+from ssjf.core.places.capacity import Slots
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.service import LinearServiceModel
 from ssjf.core.types import Job, Prediction, Request

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ssjf.predict.artefact import CARD, save_predictor
-from ssjf.predict.ngram import NgramPredictor
+from ssjf.predict.ngram.predictor import NgramPredictor
 from tests.vllm.serving import FRONT_DOOR, ROOT, SCHEDULER, command, environment, free_port
 
 _ANOTHER_VERSION = """

@@ -11,20 +11,20 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import typer
 
-from ssjf.cli.calibrate import calibrate
-from ssjf.cli.compare import compare
 from ssjf.cli.config import config
 from ssjf.cli.demo.command import demo
 from ssjf.cli.engine import engine
-from ssjf.cli.plan import plan
 from ssjf.cli.prediction.characterize import characterize
 from ssjf.cli.prediction.evaluate import evaluate
 from ssjf.cli.prediction.predict import predict
+from ssjf.cli.prediction.train import train
 from ssjf.cli.replay import replay
-from ssjf.cli.reproduce import reproduce
 from ssjf.cli.serve import serve
-from ssjf.cli.simulate import simulate
-from ssjf.cli.train import train
+from ssjf.cli.simulation.calibrate import calibrate
+from ssjf.cli.simulation.compare import compare
+from ssjf.cli.simulation.plan import plan
+from ssjf.cli.simulation.reproduce import reproduce
+from ssjf.cli.simulation.simulate import simulate
 from ssjf.cli.vllm import vllm
 from ssjf.errors import SSJFError, UserError
 

@@ -7,8 +7,8 @@ ordered by (tier, key, arrival, sequence): ties of the key go to the earlier arr
 from dataclasses import dataclass, field
 from math import expm1, inf, log
 
-from ssjf.core.estimates import History, RankingQuality, RunningQuantile
-from ssjf.core.shadow import ShadowFCFS
+from ssjf.core.observed.estimates import History, RankingQuality, RunningQuantile
+from ssjf.core.observed.shadow import ShadowFCFS
 from ssjf.core.types import Job
 
 _FAR_S = 1e9  # thirty years: later than any deadline, and finite

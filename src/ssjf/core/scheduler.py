@@ -12,11 +12,11 @@ The scheduler does not know what runs a job, how long it will take, or where pre
 import copy
 from collections.abc import Callable, Iterable, Mapping
 
-from ssjf.core.batching import Batching, Continuous
-from ssjf.core.capacity import Capacity
-from ssjf.core.fairness import FairQueue, TenantCounters
-from ssjf.core.queue import WaitingQueue
+from ssjf.core.places.batching import Batching, Continuous
+from ssjf.core.places.capacity import Capacity
 from ssjf.core.types import AdaptivePolicy, Job, Policy, Status
+from ssjf.core.waiting.fairness import FairQueue, TenantCounters
+from ssjf.core.waiting.queue import WaitingQueue
 from ssjf.errors import QueueFull
 
 _CONTINUOUS = Continuous()

@@ -126,7 +126,7 @@ class Policy(Protocol):
 class SizedPolicy(Policy, Protocol):
     """A policy whose key moves, but hangs on a job's size, its arrival and the time alone.
 
-    A queue finds the head of such jobs without looking at all of them: see `ssjf.core.buckets`.
+    A queue finds the head of such jobs without looking at all of them: see `ssjf.core.waiting.buckets`.
     """
 
     def size(self, job: Job) -> float:

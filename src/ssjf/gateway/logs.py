@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from ssjf.core.types import Outcome
-from ssjf.gateway.dispatcher import Exchange
+from ssjf.gateway.exchange import Exchange
 
 _log = logging.getLogger("ssjf.requests")
 _FIELDS = "fields"

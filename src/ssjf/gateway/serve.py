@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Self
 
 from ssjf.config import BackendSettings, ServeSettings
+from ssjf.core.places.servers import Servers
 from ssjf.core.priority import sortable
 from ssjf.core.scheduler import Scheduler
-from ssjf.core.servers import Servers
 from ssjf.core.types import Policy
 from ssjf.errors import ConfigError
 from ssjf.forecast import Forecaster

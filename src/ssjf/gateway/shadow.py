@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from ssjf.core.capacity import Slots
+from ssjf.core.places.capacity import Slots
 from ssjf.core.replay import replay
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.service import LinearServiceModel

@@ -16,7 +16,8 @@ from ssjf.gateway import clock
 
 if TYPE_CHECKING:
     from ssjf.gateway.backends.pool import Member, Pool
-    from ssjf.gateway.dispatcher import Dispatcher, Exchange, Lane
+    from ssjf.gateway.dispatcher import Dispatcher
+    from ssjf.gateway.exchange import Exchange, Lane
     from ssjf.gateway.journal.store import Journal
     from ssjf.gateway.shadow import Estimate
 

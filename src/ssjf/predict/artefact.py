@@ -21,7 +21,7 @@ import numpy.typing as npt
 from ssjf.errors import ArtefactError, PluginError, did_you_mean
 from ssjf.plugins import PREDICTORS, find, names
 from ssjf.predict.base import Predictor
-from ssjf.predict.features import digest
+from ssjf.predict.ngram.features import digest
 
 CARD, WEIGHTS, SEEN = "card.json", "weights.npz", "seen.bin"
 SHIPPED = Path(__file__).with_name("default")

@@ -28,7 +28,7 @@ from ssjf.errors import ArtefactError
 from ssjf.openai import OPTIONS
 from ssjf.plugins import PREDICTORS, find
 from ssjf.predict.base import Predictor
-from ssjf.predict.ngram import LEVELS, NgramPredictor
+from ssjf.predict.ngram.predictor import LEVELS, NgramPredictor
 from ssjf.predict.trees import prompt
 
 Float32 = npt.NDArray[np.float32]

@@ -12,12 +12,12 @@ import numpy as np
 
 from ssjf.core.types import Request
 from ssjf.errors import DataError
-from ssjf.predict import features
 from ssjf.predict.artefact import Saveable
 from ssjf.predict.base import Predictor
 from ssjf.predict.evaluation import evaluate
-from ssjf.predict.linear import RidgeProblem, Weights
-from ssjf.predict.ngram import NUM_ERRORS, NgramPredictor, Target
+from ssjf.predict.ngram import features
+from ssjf.predict.ngram.linear import RidgeProblem, Weights
+from ssjf.predict.ngram.predictor import NUM_ERRORS, NgramPredictor, Target
 
 MIN_PROMPTS = 20
 """Distinct prompts, or conversations, below which a split says nothing."""

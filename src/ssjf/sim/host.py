@@ -13,8 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ssjf.core.batching import Batching, Continuous
-from ssjf.core.capacity import Slots
+from ssjf.core.places.batching import Batching, Continuous
+from ssjf.core.places.capacity import Slots
 from ssjf.core.replay import replay
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.service import LinearServiceModel

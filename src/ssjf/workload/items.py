@@ -18,7 +18,7 @@ class WorkItem:
         output_tokens: recorded length of the answer; None where unknown.
         predicted_tokens: a prediction that the file brings along.
         prompt: text, or a list of chat messages; None where a trace has none.
-        prompt_features: what a request log kept of the prompt in its place; see `ssjf.predict.features.pack`.
+        prompt_features: what a request log kept of the prompt in its place; see `ssjf.predict.ngram.features.pack`.
         model: the target model; "" where the file names none.
         tenant: who asks.
         deadline_s: seconds after arrival by which the answer is wanted.

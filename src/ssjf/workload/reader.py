@@ -5,23 +5,19 @@ Rows keep the order of the file. The reader neither sorts, samples nor scales, a
 
 import gc
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
-from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import orjson
 
 from ssjf.errors import DataError, did_you_mean
 from ssjf.openai import message_text
 from ssjf.workload.formats import Chunk, read_chunks
 from ssjf.workload.hub import local_copy
 from ssjf.workload.items import WorkItem
+from ssjf.workload.values import CONVERTERS, Values, from_json, shown, since_first
 
 # Canonical column: the names that are understood for it, in order of preference. They are those of: this project; the
 # Azure LLM traces; Mooncake; BurstGPT; the SSJF paper's data; prompt sets.
@@ -40,16 +36,12 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "max_tokens": ("max_tokens",),
 }
 _CONVERSATIONS = ("conversations", "conversation")  # ShareGPT's, LMSYS-Chat-1M's
-_MILLISECONDS = "timestamp"  # Mooncake's; every other time is in seconds
 _ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant"}
 
 ALL_MODELS = "all"
 """As target model: every model of the set, one item for each of its lengths."""
 
-_MAX_TOKENS = 10**9  # a larger count is a mistake, and would overflow sums later
 _CHARACTERS_PER_TOKEN = 4  # of English text under common vocabularies
-
-Values = Sequence[Any]
 
 
 def read_workload(
@@ -88,7 +80,7 @@ def _read(path: Path, target_model: str | None, require: Collection[str]) -> lis
         found = _known_columns(chunk, require)
         first = len(columns["index"])
         columns["index"] += range(first, first + len(chunk.rows))
-        for name, convert in _CONVERTERS.items():
+        for name, convert in CONVERTERS.items():
             source = found.get(name)
             if source is None:
                 columns[name] += repeat(None, len(chunk.rows))
@@ -103,7 +95,7 @@ def _read(path: Path, target_model: str | None, require: Collection[str]) -> lis
     if not columns["index"]:
         raise DataError(f"{path} has no rows")
     lengths.check(path)
-    columns["arrival_s"] = _since_first(columns["arrival_s"], path)
+    columns["arrival_s"] = since_first(columns["arrival_s"], path)
     return _of_model(_items(columns), path, target_model, named=lengths.models)
 
 
@@ -142,145 +134,6 @@ def _known_columns(chunk: Chunk, require: Collection[str]) -> dict[str, str]:
         raise DataError(f"{chunk.path} has {what}; it has: {has}")
     return found
 
-
-# --- values ---------------------------------------------------------------------------------------------------------
-
-
-def _numbers(values: Values, column: str, chunk: Chunk, *, whole: bool = False) -> list[Any]:
-    """Finite numbers of at least 0; None for blanks."""
-    return _clean_numbers(values, whole=whole) or [
-        _number(value, column, chunk, position, whole=whole) for position, value in enumerate(values)
-    ]
-
-
-def _clean_numbers(values: Values, *, whole: bool) -> list[Any] | None:
-    """The same at ten times the speed, if there are neither blanks nor mistakes; None if there may be."""
-    if bool in set(map(type, values)):
-        return None
-    try:
-        numbers = np.fromiter(map(float, values), np.float64, len(values))
-    except (TypeError, ValueError, OverflowError):
-        return None
-    good = (numbers >= 0) & (numbers < math.inf)
-    if whole:
-        good &= (numbers <= _MAX_TOKENS) & (numbers == np.floor(numbers))
-    if not good.all():
-        return None
-    clean: list[Any] = (numbers.astype(np.int64) if whole else numbers).tolist()
-    return clean
-
-
-def _number(value: Any, column: str, chunk: Chunk, position: int, *, whole: bool) -> float | int | None:
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if whole:
-        if 0 <= number <= _MAX_TOKENS and number.is_integer():
-            return int(number)
-        raise chunk.error(position, f"{column} must be a whole number from 0 to {_MAX_TOKENS}, not {_shown(value)}")
-    if 0 <= number < math.inf:
-        return number
-    raise chunk.error(position, f"{column} must be a finite number of at least 0, not {_shown(value)}")
-
-
-def _times(values: Values, column: str, chunk: Chunk) -> list[Any]:
-    """Seconds, or datetimes where the file has such."""
-    first = next((value for value in values if value not in (None, "")), None)
-    if isinstance(first, datetime) or (isinstance(first, str) and _datetime(first) is not None):
-        times: list[datetime | None] = []
-        for position, value in enumerate(values):
-            time = value if isinstance(value, datetime) else _datetime(value)
-            if time is None and value not in (None, ""):
-                raise chunk.error(position, f"{column} must be a date and time like the first, not {_shown(value)}")
-            times.append(time)
-        return times
-    numbers = _numbers(values, column, chunk)
-    if column == _MILLISECONDS:
-        return [None if number is None else number / 1000 for number in numbers]
-    return numbers
-
-
-def _datetime(value: Any) -> datetime | None:
-    """A date with a time in ISO's notation; None for anything else."""
-    try:
-        # a bare number can be an ISO date too: 20231116
-        return datetime.fromisoformat(value) if isinstance(value, str) and ":" in value else None
-    except ValueError:
-        return None
-
-
-def _since_first(times: list[Any], path: Path) -> list[Any]:
-    """Datetimes as seconds since the earliest of them; seconds stay as they are."""
-    instants = [time for time in times if isinstance(time, datetime)]
-    if not instants:
-        return times
-    try:
-        begin = min(instants)
-        return [None if time is None else (time - begin).total_seconds() for time in times]
-    except TypeError:
-        raise DataError(f"{path} mixes numbers and dates, or dates with and without a time zone, as arrivals") from None
-
-
-def _texts(values: Values, _column: str, _chunk: Chunk) -> list[str]:
-    return ["" if value is None else str(value) for value in values]
-
-
-def _prompts(values: Values, column: str, chunk: Chunk) -> list[Any]:
-    prompts: list[Any] = []
-    for position, value in enumerate(values):
-        prompt = _from_json(value, "[")  # in CSV, messages are written as JSON
-        if prompt is not value and not _are_messages(prompt):
-            prompt = value  # text that happens to be JSON
-        if not (prompt is None or isinstance(prompt, str) or _are_messages(prompt)):
-            message = f"{column} must be text or a list of messages with a role each, not {_shown(value)}"
-            raise chunk.error(position, message)
-        prompts.append(prompt)
-    return prompts
-
-
-def _are_messages(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(m, dict) and "role" in m for m in value)
-
-
-def _bytes(values: Values, column: str, chunk: Chunk) -> list[Any]:
-    for position, value in enumerate(values):
-        if not (value is None or isinstance(value, bytes)):
-            raise chunk.error(position, f"{column} is {_shown(value)}: only a request log has that")
-    return list(values)
-
-
-def _from_json(value: Any, begins: str) -> Any:
-    """What a cell says if it is JSON that begins so; else the cell itself."""
-    if isinstance(value, str) and value.startswith(begins):
-        try:
-            return orjson.loads(value)
-        except orjson.JSONDecodeError:
-            return value
-    return value
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-_Converter = Callable[[Values, str, Chunk], list[Any]]
-_whole: _Converter = partial(_numbers, whole=True)
-_CONVERTERS: dict[str, _Converter] = {
-    "arrival_s": _times,
-    "input_tokens": _whole,
-    "output_tokens": _whole,
-    "predicted_tokens": _numbers,
-    "prompt": _prompts,
-    "prompt_features": _bytes,
-    "model": _texts,
-    "tenant": _texts,
-    "deadline_s": _numbers,
-    "max_tokens": _whole,
-}
 
 # --- items and conversations ----------------------------------------------------------------------------------------
 
@@ -346,9 +199,9 @@ def _one_row_per_answer(chunk: Chunk) -> Chunk:
 
 def _answers(conversation: Any, column: str, chunk: Chunk, position: int) -> list[tuple[list[dict[str, Any]], str]]:
     """What was said before each answer of the assistant, and the answer."""
-    conversation = _from_json(conversation, "[")  # in CSV
+    conversation = from_json(conversation, "[")  # in CSV
     if not isinstance(conversation, list):
-        raise chunk.error(position, f"{column} must be a list of turns, not {_shown(conversation)}")
+        raise chunk.error(position, f"{column} must be a list of turns, not {shown(conversation)}")
     history: list[dict[str, Any]] = []
     answers: list[tuple[list[dict[str, Any]], str]] = []
     for turn in conversation:
@@ -358,7 +211,7 @@ def _answers(conversation: Any, column: str, chunk: Chunk, position: int) -> lis
             else (None, None)
         )
         if not isinstance(role, str) or not isinstance(text, str):
-            raise chunk.error(position, f"each turn of {column} needs a role and text, unlike {_shown(turn)}")
+            raise chunk.error(position, f"each turn of {column} needs a role and text, unlike {shown(turn)}")
         role = _ROLES.get(role, role)
         if role == "assistant" and history:  # an answer to nobody is only context
             answers.append((list(history), text))
@@ -371,7 +224,7 @@ def _one_row_per_model(chunk: Chunk) -> Chunk:
     name = next((alias for alias in ALIASES["output_tokens"] if alias in chunk.columns), None)
     if name is None:
         return chunk
-    lengths = [_from_json(value, "{") for value in chunk.columns[name]]
+    lengths = [from_json(value, "{") for value in chunk.columns[name]]
     if not any(isinstance(value, dict) for value in lengths):
         return chunk
     each = [
@@ -407,7 +260,7 @@ class _LengthsByModel:
         """The target's length of each row; None where the row lacks it. Plain lengths stay as they are."""
         if not any(isinstance(value, dict) or (isinstance(value, str) and value.startswith("{")) for value in values):
             return values
-        return [self._pick(_from_json(value, "{")) for value in values]
+        return [self._pick(from_json(value, "{")) for value in values]
 
     def _pick(self, value: Any) -> Any:
         if not isinstance(value, dict):

@@ -10,10 +10,10 @@ from typer.testing import CliRunner, Result
 from ssjf.cli.prediction.characterize import characterize
 from ssjf.cli.prediction.evaluate import evaluate
 from ssjf.cli.prediction.predict import predict
-from ssjf.cli.train import train
+from ssjf.cli.prediction.train import train
 from ssjf.errors import SSJFError
 from ssjf.predict.artefact import read_seen
-from ssjf.predict.features import digest
+from ssjf.predict.ngram.features import digest
 
 TOPICS = ("rivers", "kings", "bridges", "clouds", "trains")
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ssjf.cli.prediction.evaluate import evaluate
-from ssjf.cli.train import train
+from ssjf.cli.prediction.train import train
 from ssjf.errors import ConfigError, DataError
 from ssjf.forecast import Forecaster
 from ssjf.gateway.journal import keeping, store
@@ -21,7 +21,7 @@ from ssjf.gateway.journal.entry import COLUMNS, Entry
 from ssjf.gateway.journal.memory import remember, snapshot, to_bytes
 from ssjf.gateway.journal.store import Journal
 from ssjf.predict.artefact import load_predictor
-from ssjf.predict.features import pack
+from ssjf.predict.ngram.features import pack
 from ssjf.predict.online import OnlinePredictor
 from ssjf.predict.simple import Constant
 from ssjf.workload.reader import read_workload

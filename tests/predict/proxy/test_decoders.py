@@ -10,7 +10,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from ssjf.errors import ArtefactError, DataError
 from ssjf.predict.evaluation import evaluate
-from ssjf.predict.ngram import LEVELS
+from ssjf.predict.ngram.predictor import LEVELS
 from ssjf.predict.proxy.decoders import decoder_from, fit_decoder, isotonic
 from ssjf.predict.proxy.formulations import FORMULATIONS, Scale, Targets
 

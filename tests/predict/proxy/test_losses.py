@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ssjf.predict.ngram import LEVELS  # noqa: E402
+from ssjf.predict.ngram.predictor import LEVELS  # noqa: E402
 from ssjf.predict.proxy.formulations import FORMULATIONS, Targets  # noqa: E402
 from ssjf.predict.proxy.losses import Loss  # noqa: E402
 

@@ -17,7 +17,7 @@ safetensors = pytest.importorskip("safetensors.torch")
 
 from tokenizers import Tokenizer  # noqa: E402
 
-from ssjf.cli.train import train as train_command  # noqa: E402
+from ssjf.cli.prediction.train import train as train_command  # noqa: E402
 from ssjf.errors import ConfigError, DataError  # noqa: E402
 from ssjf.predict.artefact import load_predictor, read_card, save_predictor  # noqa: E402
 from ssjf.predict.proxy.formulations import EMBEDDING, FORMULATIONS, PRESETS, SCRATCH, Settings  # noqa: E402

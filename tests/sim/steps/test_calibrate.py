@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from ssjf.core.capacity import Slots
+from ssjf.core.places.capacity import Slots
 from ssjf.core.policies import FCFS, SSJF
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.service import LinearServiceModel

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ssjf.core.batching import Static
-from ssjf.core.capacity import Slots
+from ssjf.core.places.batching import Static
+from ssjf.core.places.capacity import Slots
 from ssjf.core.policies import FCFS, HRRN, PSJF, SRPT, SSJF, AgedSSJF
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.service import LinearServiceModel

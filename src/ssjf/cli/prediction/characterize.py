@@ -53,6 +53,8 @@ def characterize(
 def _row(model: str, lengths: Sequence[int], seeds: int) -> dict[str, Any]:
     import numpy as np
 
+    from ssjf.sim.ranking import ranking_gain
+
     values = np.asarray(lengths, dtype=np.float64)
     mean = float(values.mean())
     row: dict[str, Any] = {
@@ -63,30 +65,8 @@ def _row(model: str, lengths: Sequence[int], seeds: int) -> dict[str, Any]:
         **{f"p{level}": float(np.percentile(values, level)) for level in (5, 25, 50, 75, 95, 99)},
         "max": int(values.max()),
     }
-    return row | {f"oracle_gain_at_{load:g}": _oracle_gain(lengths, load, seeds) for load in _LOADS}
-
-
-def _oracle_gain(lengths: Sequence[int], load: float, seeds: int) -> float:
-    import numpy as np
-
-    from ssjf.core.policies import FCFS, SSJF
-    from ssjf.metrics.summary import gain
-    from ssjf.sim.host import LinearHost, Trace, simulate
-    from ssjf.workload.arrivals import Poisson
-
-    host, gains = LinearHost(), []
-    for seed in range(seeds):
-        output_tokens = np.random.default_rng([seed, 0x6368]).choice(np.asarray(lengths), _JOBS).tolist()
-        rate = load * host.saturated_requests_per_s([0] * _JOBS, output_tokens)
-        trace = Trace(
-            index=range(_JOBS),
-            arrival_s=Poisson(rate).times(_JOBS, seed).tolist(),
-            input_tokens=[0] * _JOBS,
-            output_tokens=output_tokens,
-        )
-        fcfs, sjf = (simulate(trace, policy, host, label="x") for policy in (FCFS(), SSJF()))
-        gains.append(gain(sjf, fcfs) or 0.0)
-    return sum(gains) / len(gains)
+    gains = {load: ranking_gain(lengths, lengths, load=load, seeds=seeds, num_jobs=_JOBS)["gain"] for load in _LOADS}
+    return row | {f"oracle_gain_at_{load:g}": gain for load, gain in gains.items()}
 
 
 def _table(rows: Sequence[Mapping[str, Any]], title: str) -> Any:

@@ -4,7 +4,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from ssjf.predict.base import Predictor
     from ssjf.predict.training import Sample
 
-_JOBS, _LOAD = 4000, 0.8  # of the simulation that tells what a ranking buys
+_LOAD = 0.8  # of the simulation that tells what a ranking buys
 _BASELINES = ("prompt length", "constant")
 _CAP = "max_tokens"  # a third, where the data has clients' caps
 
@@ -85,7 +84,7 @@ def evaluate(
 def _unseen(samples: "list[Sample]", names: Sequence[str]) -> "list[Sample]":
     """Without what began as anything that one of the predictors was fitted on, whatever file that was in."""
     from ssjf.predict.artefact import read_seen
-    from ssjf.predict.features import digest, opening
+    from ssjf.predict.ngram.features import digest, opening
 
     seen = frozenset[int]().union(*map(read_seen, names))
     return [sample for sample in samples if digest(opening(sample.prompt)) not in seen] if seen else samples
@@ -94,13 +93,15 @@ def _unseen(samples: "list[Sample]", names: Sequence[str]) -> "list[Sample]":
 def _row(name: str, predictor: "Predictor | None", samples: "Sequence[Sample]", seeds: int) -> dict[str, Any]:
     from ssjf.predict import evaluation
     from ssjf.predict.training import as_request
+    from ssjf.sim.ranking import ranking_gain
 
     requests = [as_request(sample) for sample in samples]
     answer = _answers(name, predictor, samples)
     predictions = answer(requests)
     truth = [sample.num_output_tokens for sample in samples]
     row: dict[str, Any] = {"predictor": name, **evaluation.evaluate(predictions, truth)}
-    row |= _gains([prediction.num_output_tokens for prediction in predictions], truth, seeds)
+    predicted = [prediction.num_output_tokens for prediction in predictions]
+    row |= ranking_gain(predicted, truth, load=_LOAD, seeds=seeds)
     if predictor is not None:
         row |= {"latency_ms": _latency_ms(answer, requests, 1), "latency_ms_of_32": _latency_ms(answer, requests, 32)}
         if Path(name).is_dir():
@@ -122,43 +123,6 @@ def _answers(
         largest = max(sample.max_tokens for sample in samples)
         return lambda requests: [Prediction(float(request.max_tokens or largest)) for request in requests]
     return lambda requests: [Prediction(float(len(request.prompt.split()))) for request in requests]
-
-
-def _gains(predicted: Sequence[float], truth: Sequence[int], seeds: int) -> dict[str, Any]:
-    """What shortest predicted first gains in steady state, and what share of the oracle's gain that is."""
-    import numpy as np
-
-    from ssjf.core.policies import FCFS, SSJF
-    from ssjf.metrics.summary import gain, interval95, oracle_share
-    from ssjf.sim.host import LinearHost, Trace, simulate
-    from ssjf.workload.arrivals import Poisson
-
-    host = LinearHost()
-    gains, shares = [], []
-    for seed in range(seeds):
-        rows = np.random.default_rng([seed, 0x6576]).integers(0, len(truth), _JOBS)
-        output_tokens = [truth[row] for row in rows]
-        rate = _LOAD * host.saturated_requests_per_s([0] * _JOBS, output_tokens)
-        trace = Trace(
-            index=range(_JOBS),
-            arrival_s=Poisson(rate).times(_JOBS, seed).tolist(),
-            input_tokens=[0] * _JOBS,
-            output_tokens=output_tokens,
-            predicted_tokens=[predicted[row] for row in rows],
-        )
-        fcfs = simulate(trace, FCFS(), host, label="fcfs")
-        ssjf = simulate(trace, SSJF(), host, label="ssjf")
-        oracle = simulate(replace(trace, predicted_tokens=None), SSJF(), host, label="sjf")
-        gains.append(gain(ssjf, fcfs) or 0.0)
-        share = oracle_share(ssjf, fcfs, oracle)
-        if share is not None:
-            shares.append(share)
-    mean, half = interval95(gains)
-    return {
-        "gain": mean,
-        "gain_interval": half,
-        "oracle_share": interval95(shares)[0] if shares else None,
-    }
 
 
 def _latency_ms(

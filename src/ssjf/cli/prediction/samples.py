@@ -43,7 +43,7 @@ def read_samples(data: Path, target_model: str | None, *, hashed: bool = False) 
 
 def _prompt(item: "WorkItem", data: Path, *, hashed: bool) -> str | None:
     from ssjf.openai import render_messages
-    from ssjf.predict.features import HashedPrompt
+    from ssjf.predict.ngram.features import HashedPrompt
 
     if isinstance(item.prompt, str):
         return item.prompt

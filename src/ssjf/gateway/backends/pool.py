@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ssjf.config import BackendSettings, Mode, NumSlots
-from ssjf.core.concurrency import ConcurrencyLimit, Progress
-from ssjf.core.servers import Server
+from ssjf.core.places.concurrency import ConcurrencyLimit, Progress
+from ssjf.core.places.servers import Server
 from ssjf.errors import BackendError, ConfigError, RequestError
 from ssjf.gateway import clock
 from ssjf.gateway.backends.dialects import UNKNOWN, Dialect, Load, count, recognise

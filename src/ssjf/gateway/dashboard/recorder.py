@@ -17,7 +17,8 @@ from ssjf.core.policies import FCFS
 from ssjf.core.types import Outcome, Policy, Status
 from ssjf.gateway import clock
 from ssjf.gateway.backends.pool import Pool
-from ssjf.gateway.dispatcher import Dispatcher, Exchange
+from ssjf.gateway.dispatcher import Dispatcher
+from ssjf.gateway.exchange import Exchange
 from ssjf.gateway.shadow import Estimate, Served, completion_times, served
 from ssjf.metrics.rank import kendall_tau_b
 

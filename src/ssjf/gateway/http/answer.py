@@ -17,14 +17,15 @@ import aiohttp
 import orjson
 from starlette.types import Message, Scope, Send
 
-from ssjf.core.servers import Server
+from ssjf.core.places.servers import Server
 from ssjf.core.types import Outcome, Status
 from ssjf.errors import BackendError
 from ssjf.gateway import clock
 from ssjf.gateway.backends.http import EngineUnreachable, forwardable
 from ssjf.gateway.backends.pool import Member, Pool
 from ssjf.gateway.child import SupervisedChild
-from ssjf.gateway.dispatcher import Dispatcher, Exchange, Expired, Unavailable
+from ssjf.gateway.dispatcher import Dispatcher, Expired, Unavailable
+from ssjf.gateway.exchange import Exchange
 from ssjf.gateway.http.incoming import with_priority
 from ssjf.gateway.http.relay import StreamReader, usage_of
 from ssjf.gateway.http.replies import never, reply

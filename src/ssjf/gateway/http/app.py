@@ -16,7 +16,8 @@ from starlette.routing import Route
 
 from ssjf.errors import BackendError, RequestError
 from ssjf.gateway import clock
-from ssjf.gateway.dispatcher import Exchange, Unavailable
+from ssjf.gateway.dispatcher import Unavailable
+from ssjf.gateway.exchange import Exchange
 from ssjf.gateway.http.answer import Answer, Way
 from ssjf.gateway.http.endpoint import Asked, Endpoint, Gateway, until_disconnect
 from ssjf.gateway.http.incoming import parse

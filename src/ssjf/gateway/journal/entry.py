@@ -6,7 +6,7 @@ from dataclasses import astuple, dataclass, fields
 
 from ssjf.core.types import Outcome
 from ssjf.gateway import clock
-from ssjf.gateway.dispatcher import Exchange
+from ssjf.gateway.exchange import Exchange
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Entry:
         ttft_s: arrival to first token.
         jct_s: arrival to end.
         outcome: one of `ssjf.core.types.Outcome`.
-        features: the prompt's hashed n-grams, as `ssjf.predict.features.pack` makes them; not the text.
+        features: the prompt's hashed n-grams, as `ssjf.predict.ngram.features.pack` makes them; not the text.
         prompt: the text, where that is switched on.
     """
 

@@ -10,7 +10,8 @@ from typing import Self
 
 from ssjf.core.types import Outcome
 from ssjf.forecast import Forecaster
-from ssjf.gateway.dispatcher import Exchange, Listener
+from ssjf.gateway.dispatcher import Listener
+from ssjf.gateway.exchange import Exchange
 from ssjf.gateway.journal.entry import entry_of
 from ssjf.gateway.journal.memory import Learner, remember, snapshot, to_bytes
 from ssjf.gateway.journal.store import Journal

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ssjf.errors import ConfigError
 from ssjf.gateway.journal.entry import COLUMNS, Entry
-from ssjf.predict.features import pack
+from ssjf.predict.ngram.features import pack
 
 _log = logging.getLogger(__name__)
 VERSION = 2

@@ -7,9 +7,9 @@ from, and owns no clock: all instants are the host's, the same clock as the requ
 from dataclasses import replace
 
 from ssjf.core.priority import PriorityMap
-from ssjf.core.queue import WaitingQueue
 from ssjf.core.service import LinearServiceModel, MeasuredServiceModel
 from ssjf.core.types import AdaptivePolicy, Job, Policy, Prediction, Request, Status
+from ssjf.core.waiting.queue import WaitingQueue
 
 
 class Placer:

@@ -17,7 +17,7 @@ from vllm.v1.core.sched.request_queue import RequestQueue
 from vllm.v1.request import Request as EngineRequest
 from vllm.v1.request import RequestStatus
 
-from ssjf.core.estimates import RankingQuality
+from ssjf.core.observed.estimates import RankingQuality
 from ssjf.core.types import Prediction, Request
 from ssjf.integrations.vllm.compat import SCHEDULER_PROBES, Probe, check, check_names
 from ssjf.integrations.vllm.placer import Placer

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from ssjf.core.types import Prediction, Request
 from ssjf.predict.base import Predictor
-from ssjf.predict.ngram import NgramPredictor
+from ssjf.predict.ngram.predictor import NgramPredictor
 
 _log = logging.getLogger(__name__)
 _KEPT = 128  # tokens from the head and as many from the tail of a longer prompt: a prediction stays near 0.1 ms

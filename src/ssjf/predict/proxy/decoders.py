@@ -5,8 +5,8 @@
     class       probabilities of classes: a mixture of the lengths that the classes have in the training data
     quantile    scaled quantiles, each moved so that the right share of validation lengths lies below
 
-The point prediction is the mean in tokens, as everywhere (see `ssjf.predict.ngram`). All state is JSON. This module
-does not know who made the outputs.
+The point prediction is the mean in tokens, as everywhere (see `ssjf.predict.ngram.predictor`). All state is JSON. This
+module does not know who made the outputs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ssjf.core.types import Prediction
 from ssjf.errors import ArtefactError, DataError
-from ssjf.predict.ngram import LEVELS
+from ssjf.predict.ngram.predictor import LEVELS
 from ssjf.predict.proxy.formulations import Float64, Scale, Targets
 
 _NUM_ERRORS = 256  # that a spread is kept as

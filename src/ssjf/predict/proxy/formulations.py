@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssjf.errors import DataError
-from ssjf.predict.ngram import LEVELS
+from ssjf.predict.ngram.predictor import LEVELS
 
 Float64 = npt.NDArray[np.float64]
 

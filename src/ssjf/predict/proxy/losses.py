@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssjf.predict.ngram import LEVELS
+from ssjf.predict.ngram.predictor import LEVELS
 from ssjf.predict.proxy.formulations import Targets
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssjf.errors import ArtefactError
-from ssjf.predict.features import Float64
+from ssjf.predict.ngram.features import Float64
 
 _ROWS_AT_ONCE = 64  # what is walked together stays in a core's cache
 

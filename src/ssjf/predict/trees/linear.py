@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssjf.errors import ArtefactError
-from ssjf.predict.features import NUM_COUNTS, TABLE_SIZE, Float64, Rows
+from ssjf.predict.ngram.features import NUM_COUNTS, TABLE_SIZE, Float64, Rows
 from ssjf.predict.trees.prompt import NAMES
 
 _SCALE = 0.08  # of a described feature beside the hashed parts of a row: half their squared norm, all of them together

@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from ssjf.core.types import Prediction, Request
 from ssjf.errors import ArtefactError
-from ssjf.predict import features
-from ssjf.predict.features import Float64
+from ssjf.predict.ngram import features
+from ssjf.predict.ngram.features import Float64
 from ssjf.predict.trees import prompt
 from ssjf.predict.trees.forest import Forest
 from ssjf.predict.trees.linear import LinearModels

@@ -5,7 +5,7 @@ before a list of options. Measured are the size and the look of both, requested 
 "ten ideas"), the groups of words of `ssjf.predict.trees.lexicon`, what the request begins with and ends on, and the
 position in a conversation with the lengths of its earlier answers.
 
-Everything is a function of the text. `Request.max_tokens` is deliberately left out, as in `ssjf.predict.ngram`: hosts
+Everything is a function of the text. `Request.max_tokens` is deliberately left out, as by the family ngram: hosts
 cut predictions off there anyway. This module does not know what is predicted.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ssjf.openai import rendered_turns
-from ssjf.predict.features import KEPT_CHARACTERS, Float64
+from ssjf.predict.ngram.features import KEPT_CHARACTERS, Float64
 from ssjf.predict.trees.lexicon import GROUPS, ITEMS, NUMERALS, OPENERS, TOKENS_PER_UNIT, count_groups
 
 FORMAT = 1

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ssjf.core.types import Prediction
 from ssjf.errors import ArtefactError
-from ssjf.predict.features import Float64
+from ssjf.predict.ngram.features import Float64
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Of the quantiles in every prediction."""

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ssjf.errors import ConfigError, DataError
-from ssjf.predict import features
-from ssjf.predict.features import Float64, opening
+from ssjf.predict.ngram import features
+from ssjf.predict.ngram.features import Float64, opening
 from ssjf.predict.training import Progress, Sample
 from ssjf.predict.trees import prompt
 from ssjf.predict.trees.forest import Forest

@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssjf.core.batching import Continuous, Static
-from ssjf.core.capacity import Slots
+from ssjf.core.places.batching import Continuous, Static
+from ssjf.core.places.capacity import Slots
 from ssjf.core.policies import FCFS, SSJF
 from ssjf.core.replay import replay
 from ssjf.core.scheduler import Scheduler

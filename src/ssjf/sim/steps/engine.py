@@ -29,7 +29,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
-from ssjf.core.capacity import KVBlocks
+from ssjf.core.places.capacity import KVBlocks
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.service import LinearServiceModel
 from ssjf.core.types import Job

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ssjf.core.capacity import Slots
+from ssjf.core.places.capacity import Slots
 from ssjf.core.policies import FCFS
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.service import LinearServiceModel

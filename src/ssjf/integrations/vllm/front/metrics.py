@@ -12,8 +12,8 @@ from functools import cache
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from ssjf.core.capacity import Slots
-from ssjf.core.estimates import RankingQuality
+from ssjf.core.observed.estimates import RankingQuality
+from ssjf.core.places.capacity import Slots
 from ssjf.core.policies import FCFS
 from ssjf.core.replay import replay
 from ssjf.core.scheduler import Scheduler

@@ -1,0 +1,294 @@
+"""What the simulating commands have in common: policies, host and trace from the words of the command line.
+
+Nothing here prints or writes; every mistake is an error that says what to do.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ssjf.errors import ConfigError, DataError, did_you_mean
+
+if TYPE_CHECKING:
+    from ssjf.core.places.batching import Batching
+    from ssjf.core.types import Policy
+    from ssjf.metrics.table import JobTable
+    from ssjf.sim.host import Host, LinearHost, StepHost, Trace
+    from ssjf.workload.items import WorkItem
+
+BATCHINGS = ("none", "static", "dynamic", "continuous")
+ORACLES = ("sjf", "srpt")  # policies that know the truth, which only a simulation can offer
+
+
+def make_policies(specs: str) -> "dict[str, Policy]":
+    """Policies by their specifications, which are separated by commas; `sjf` is SSJF, to be run with the truth."""
+    policies = {spec: _policy(spec) for spec in dict.fromkeys(part.strip() for part in specs.split(",")) if spec}
+    if not policies:
+        raise ConfigError("--policy names no policy")
+    return policies
+
+
+def is_oracle(spec: str) -> bool:
+    """Whether the policy is to be run with true lengths."""
+    return spec.partition(":")[0] in ORACLES
+
+
+def read_items(
+    workload: Path | None,
+    *,
+    lengths: str | None = None,
+    input_lengths: str = "constant:1",
+    jobs: int = 10_000,
+    target_model: str | None = None,
+    limit: int | None = None,
+) -> "list[WorkItem]":
+    """The rows of a workload file, or so many requests of generated lengths."""
+    from ssjf.workload.generated.lengths import generate, parse_lengths
+    from ssjf.workload.reader import read_workload
+
+    if (workload is None) == (lengths is None):
+        raise ConfigError("give either --workload FILE or --lengths, for example --lengths paper")
+    if lengths is not None:
+        at_least("jobs", jobs, 1)
+        return generate(jobs, outputs=parse_lengths(lengths), inputs=parse_lengths(input_lengths), seed=0)
+    assert workload is not None
+    if limit is not None:
+        at_least("limit", limit, 1)
+    return read_workload(workload, target_model=target_model)[:limit]
+
+
+def make_batching(name: str, slots: int, batch_wait_s: float) -> "Batching":
+    """One of the batching settings, checked against the number of slots."""
+    from ssjf.core.places.batching import Continuous, Dynamic, Static
+
+    if name == "none" and slots > 1:
+        raise ConfigError(f"--batching none serves one job at a time; with --slots {slots} choose another")
+    at_least("batch-wait-s", batch_wait_s, 0)
+    kinds: dict[str, Batching] = {
+        "none": Continuous(),
+        "static": Static(),
+        "dynamic": Dynamic(batch_wait_s),
+        "continuous": Continuous(),
+    }
+    if name not in kinds:
+        raise ConfigError(f"no batching named {name!r}; {did_you_mean(name, BATCHINGS)}")
+    return kinds[name]
+
+
+def linear_host(
+    *,
+    slots: int,
+    batching: str = "continuous",
+    batch_wait_s: float = 1.0,
+    base_seconds: float,
+    seconds_per_token: float,
+    seconds_per_input_token: float,
+    max_wait_s: float | None,
+) -> "LinearHost":
+    """Slots that jobs keep for a time that is linear in their lengths."""
+    from ssjf.core.service import LinearServiceModel
+    from ssjf.sim.host import LinearHost
+
+    at_least("slots", slots, 1)
+    at_least("base-seconds", base_seconds, 0)
+    at_least("seconds-per-token", seconds_per_token, 0)
+    at_least("seconds-per-input-token", seconds_per_input_token, 0)
+    if max_wait_s is not None:
+        at_least("max-wait-s", max_wait_s, 0)
+    return LinearHost(
+        slots=slots,
+        batching=make_batching(batching, slots, batch_wait_s),
+        service=LinearServiceModel(base_seconds, seconds_per_input_token, seconds_per_token),
+        max_wait_s=max_wait_s,
+    )
+
+
+def step_host(
+    cost_model: Path,
+    items: "Sequence[WorkItem]",
+    *,
+    slots: int,
+    kv_tokens: int | None,
+    max_num_batched_tokens: int,
+    prefix_hit_fraction: float,
+    max_wait_s: float | None,
+) -> "StepHost":
+    """An engine with the costs of a file that `ssjf calibrate` wrote.
+
+    Without `kv_tokens` its cache holds whatever runs.
+    """
+    from ssjf.sim.host import StepHost, mean_context_tokens
+    from ssjf.sim.steps.cost import EngineLimits, load_cost_model
+
+    at_least("slots", slots, 1)
+    at_least("max-num-batched-tokens", max_num_batched_tokens, slots)
+    at_least("prefix-hit-fraction", prefix_hit_fraction, 0, 1)
+    if kv_tokens is not None:
+        at_least("kv-tokens", kv_tokens, 1)
+    if max_wait_s is not None:
+        at_least("max-wait-s", max_wait_s, 0)
+    inputs, outputs = [item.input_tokens for item in items], output_tokens(items)
+    block_size = 16
+    longest = max((i + o for i, o in zip(inputs, outputs, strict=True)), default=1)
+    ample = slots * (longest // block_size + 2)
+    return StepHost(
+        slots=slots,
+        cost=load_cost_model(cost_model),
+        limits=EngineLimits(
+            num_kv_blocks=ample if kv_tokens is None else max(1, kv_tokens // block_size),
+            block_size=block_size,
+            max_num_batched_tokens=max_num_batched_tokens,
+            prefix_hit_fraction=prefix_hit_fraction,
+        ),
+        context_tokens=mean_context_tokens(inputs, outputs),
+        max_wait_s=max_wait_s,
+    )
+
+
+def parse_weights(text: str) -> dict[str, float]:
+    """Weights of tenants from their text, for example ``gold=3,free=1``."""
+    weights = {}
+    for pair in text.split(","):
+        tenant, equals, value = pair.strip().partition("=")
+        try:
+            weight = float(value)
+        except ValueError:
+            weight = 0.0
+        if not equals or not 0 < weight < math.inf:
+            raise ConfigError(f"--tenant-weights {text!r}: expected NAME=WEIGHT,... with positive weights")
+        weights[tenant] = weight
+    return weights
+
+
+def check_batching(host: "Host", policies: "dict[str, Policy]") -> None:
+    """Refuse policies that preempt where a batch ends together."""
+    if host.batching.ends_together and (names := [n for n, p in policies.items() if getattr(p, "preemptive", False)]):
+        raise ConfigError(f"policy {names[0]} preempts, which a batch that ends together does not allow")
+
+
+def make_trace(items: "Sequence[WorkItem]", arrivals: str | None, seed: int) -> "Trace":
+    """The workload with its own arrival times or generated ones, and without predictions."""
+    from ssjf.workload.arrivals import parse_arrivals
+
+    if arrivals is not None:
+        arrival_s = [float(instant) for instant in parse_arrivals(arrivals).times(len(items), seed)]
+    else:
+        arrival_s = [item.arrival_s for item in items if item.arrival_s is not None]
+        if len(arrival_s) < len(items):
+            raise ConfigError("the workload has no arrival times; generate them, for example --arrivals poisson:2")
+    return replace(untimed_trace(items), arrival_s=arrival_s)
+
+
+def untimed_trace(items: "Sequence[WorkItem]") -> "Trace":
+    """What is asked, without arrivals (all at 0) or predictions."""
+    from ssjf.sim.host import Trace
+
+    return Trace(
+        index=[item.index for item in items],
+        arrival_s=[0.0] * len(items),
+        input_tokens=[item.input_tokens for item in items],
+        output_tokens=output_tokens(items),
+        tenant=[item.tenant for item in items] if any(item.tenant for item in items) else (),
+        deadline_s=[item.deadline_s for item in items] if any(item.deadline_s is not None for item in items) else (),
+    )
+
+
+def with_predictions(
+    trace: "Trace", items: "Sequence[WorkItem]", predictor: str | None, seed: int, *, needed: bool = True
+) -> "Trace":
+    """The trace with what a predictor says.
+
+    Args:
+        trace: of the items.
+        items: what is asked.
+        predictor: ``column`` or None for the workload's own, a noise model, or the name or folder of a predictor.
+        seed: of the noise.
+        needed: whether some policy looks at predictions; without a column they are left out if not.
+    """
+    from ssjf.core.types import Request
+    from ssjf.openai import render_messages
+    from ssjf.predict.artefact import load_predictor
+    from ssjf.sim.noise import parse_noise, predict_all
+
+    if predictor in (None, "column"):
+        known = [item.predicted_tokens for item in items if item.predicted_tokens is not None]
+        if len(known) == len(items):
+            return replace(trace, predicted_tokens=known)
+        if not needed and predictor is None:
+            return trace
+        raise ConfigError(
+            "the workload has no column predicted_tokens for every row; choose where predictions come from, for "
+            "example --predictor lognormal:0.8, or the folder of a trained predictor"
+        )
+    noise = parse_noise(predictor)
+    if noise is not None:
+        return replace(trace, predicted_tokens=predict_all(noise, trace.output_tokens, seed=seed))
+    if any(item.prompt is None for item in items):
+        raise ConfigError(f"predictor {predictor!r} reads prompts, and the workload has none; use a noise model")
+    requests = [
+        Request(
+            request_id=str(item.index),
+            prompt=item.prompt if isinstance(item.prompt, str) else render_messages(item.prompt),
+            num_prompt_tokens=item.input_tokens,
+            arrival_time=0.0,
+            model=item.model,
+        )
+        for item in items
+    ]
+    predictions = load_predictor(predictor).predict(requests)
+    return replace(
+        trace,
+        predicted_tokens=[prediction.num_output_tokens for prediction in predictions],
+        predicted_quantiles=[prediction.quantiles for prediction in predictions],
+    )
+
+
+def run_policy(
+    trace: "Trace", spec: str, policy: "Policy", host: "Host", *, seed: int, predictor_seconds: float = 0.0
+) -> "JobTable":
+    """One policy on the trace: oracles with the truth, and FCFS without the predictor's latency."""
+    from ssjf.sim.host import simulate
+
+    if is_oracle(spec):
+        return simulate(
+            replace(trace, predicted_tokens=None, predicted_quantiles=()), policy, host, label=spec, seed=seed
+        )
+    if not predictor_seconds or spec == "fcfs":
+        return simulate(trace, policy, host, label=spec, seed=seed)
+    late = replace(
+        trace,
+        arrival_s=[instant + predictor_seconds for instant in trace.arrival_s],
+        deadline_s=[None if left_s is None else left_s - predictor_seconds for left_s in trace.deadline_s],
+    )
+    table = simulate(late, policy, host, label=spec, seed=seed)
+    return replace(table, arrival_s=table.arrival_s - predictor_seconds)  # the wait for it is part of the JCT
+
+
+def output_tokens(items: "Sequence[WorkItem]") -> list[int]:
+    """True lengths; every row must have one."""
+    lengths = []
+    for item in items:
+        if item.output_tokens is None:
+            raise DataError(f"row {item.index} has no output length, so it cannot be simulated")
+        lengths.append(item.output_tokens)
+    return lengths
+
+
+def at_least(name: str, value: float, least: float, most: float = math.inf) -> None:
+    """Check an option's number."""
+    if not (least <= value <= most and math.isfinite(value)):
+        limit = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
+        raise ConfigError(f"--{name} must be a finite number of {limit}, not {value:g}")
+
+
+def _policy(spec: str) -> "Policy":
+    from ssjf.core.policies import SSJF
+    from ssjf.plugins import POLICIES, make_policy, names
+
+    if spec == "sjf":
+        return SSJF()
+    if spec.partition(":")[0] not in (known := names(POLICIES)):
+        raise ConfigError(f"no policy named {spec!r}; {did_you_mean(spec, [*known, 'sjf'])}")
+    return make_policy(spec)

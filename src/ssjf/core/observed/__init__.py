@@ -1,0 +1,1 @@
+"""What policies learn from the jobs that have been served."""

@@ -1,0 +1,1 @@
+"""Where jobs run, how many at once, and when they may enter."""

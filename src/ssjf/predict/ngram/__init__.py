@@ -1,0 +1,1 @@
+"""The family ngram: a linear model on hashed n-grams."""

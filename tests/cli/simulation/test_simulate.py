@@ -1,0 +1,241 @@
+"""`ssjf simulate` as a user sees it: results, and one clear error for each mistake."""
+
+import csv
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from ssjf.cli.simulation.simulate import simulate
+from ssjf.errors import SSJFError, UserError
+
+HEADER = "arrival_s,input_tokens,output_tokens,predicted_tokens\n"
+# FCFS: 0-2.1, 2.1-2.6, 2.6-6.7; shortest predicted first the third arrival goes before the second
+ROWS = "0,10,100,90\n1,20,200,300\n0.5,5,20,25\n"
+
+
+def invoke(*arguments: str) -> Result:
+    app = typer.Typer()
+    app.command()(simulate)
+    return CliRunner().invoke(app, [*arguments])
+
+
+@pytest.fixture
+def workload(tmp_path: Path) -> Path:
+    path = tmp_path / "w.csv"
+    path.write_text(HEADER + ROWS)
+    return path
+
+
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    with (out / "jobs.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_rows_need_not_be_sorted_and_times_are_exact(workload: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = invoke("--workload", str(workload), "--policy", "fcfs,ssjf", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    fcfs = [row for row in rows_of(out) if row["policy"] == "fcfs"]
+    assert [row["index"] for row in fcfs] == ["0", "1", "2"]
+    assert [float(row["start_s"]) for row in fcfs] == [0.0, 0.0 + 2.1 + 0.5, 0.0 + 2.1]
+    assert float(fcfs[1]["finish_s"]) == (0.0 + 2.1 + 0.5) + (0.1 + 0.02 * 200)
+    assert {row["first_token_s"] for row in fcfs} == {""}
+    assert {row["status"] for row in fcfs} == {"completed"}
+    assert (out / "completion_times.png").stat().st_size > 5_000
+
+
+def test_the_summary_has_the_agreed_fields_and_null_where_nothing_applies(workload: Path, tmp_path: Path) -> None:
+    invoke("--workload", str(workload), "--policy", "fcfs,ssjf,sjf", "--out", str(tmp_path / "out"))
+    rows = json.loads((tmp_path / "out/summary.json").read_text())
+    assert [row["policy"] for row in rows] == ["fcfs", "ssjf", "sjf"]
+    fields = {
+        *("policy", "n", "failed", "mean_jct_s", "p50_jct_s", "p90_jct_s", "p99_jct_s", "max_jct_s", "mean_wait_s"),
+        *("mean_slowdown", "mean_ttft_s", "p99_ttft_s", "mean_tpot_s", "output_tokens_per_s", "gain", "oracle_share"),
+        *("short", "long"),
+    }
+    assert fields <= set(rows[0])
+    assert rows[0]["mean_ttft_s"] is None
+    assert rows[0]["gain"] == 0.0
+
+
+def test_several_seeds_give_intervals(tmp_path: Path) -> None:
+    result = invoke(
+        *("--lengths", "paper", "--jobs", "300", "--arrivals", "poisson:0.25", "--predictor", "lognormal:0.5"),
+        *("--policy", "fcfs,ssjf", "--seeds", "3", "--out", str(tmp_path)),
+    )
+    assert result.exit_code == 0, result.output
+    assert "mean over 3 seeds" in result.output
+    assert "±" in result.output
+    rows = json.loads((tmp_path / "summary.json").read_text())
+    assert [(row["seed"], row["policy"]) for row in rows] == [(s, p) for s in range(3) for p in ("fcfs", "ssjf")]
+    assert rows[0]["mean_jct_s"] != rows[2]["mean_jct_s"]
+
+
+def test_the_predictors_latency_is_part_of_the_completion_time(workload: Path, tmp_path: Path) -> None:
+    options = ["--workload", str(workload), "--policy", "fcfs,ssjf", "--predictor-seconds", "0.25"]
+    invoke(*options, "--out", str(tmp_path / "out"))
+    first = {row["policy"]: row for row in rows_of(tmp_path / "out") if row["index"] == "0"}
+    assert float(first["fcfs"]["start_s"]) == 0.0
+    assert float(first["ssjf"]["start_s"]) == 0.25
+    assert float(first["ssjf"]["arrival_s"]) == 0.0
+
+
+def test_nobody_overtakes_who_has_waited_long_enough(workload: Path, tmp_path: Path) -> None:
+    invoke("--workload", str(workload), "--policy", "ssjf", "--max-wait-s", "0", "--out", str(tmp_path / "a"))
+    invoke("--workload", str(workload), "--policy", "fcfs", "--out", str(tmp_path / "b"))
+    starts = [[row["start_s"] for row in rows_of(tmp_path / folder)] for folder in ("a", "b")]
+    assert starts[0] == starts[1]
+
+
+def test_deadlines_of_the_file_reach_the_policy(tmp_path: Path) -> None:
+    path = tmp_path / "w.csv"
+    path.write_text("arrival_s,output_tokens,deadline_s\n0,100,50\n0.1,100,\n0.2,100,9\n")
+    out = tmp_path / "out"
+    result = invoke("--workload", str(path), "--policy", "edf", "--predictor", "oracle", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    assert sorted((float(row["start_s"]), row["index"]) for row in rows_of(out))[1][1] == "2"
+
+
+def test_an_engine_with_measured_costs_is_simulated_by_iterations(workload: Path, tmp_path: Path) -> None:
+    cost = tmp_path / "cost.json"
+    names = ("base_s", "per_prefill_token_s", "per_decode_token_s", "per_kv_token_s", "per_request_s")
+    cost.write_text(json.dumps(dict(zip(names, (0.01, 1e-4, 1e-3, 0.0, 0.0), strict=True))))
+    out = tmp_path / "out"
+    options = ["--workload", str(workload), "--cost-model", str(cost), "--slots", "2", "--policy", "fcfs"]
+    result = invoke(*options, "--out", str(out))
+    assert result.exit_code == 0, result.output
+    first = rows_of(out)[0]
+    assert float(first["first_token_s"]) == pytest.approx(0.01 + 10 * 1e-4)
+    tight = invoke(*options, "--kv-tokens", "160", "--out", str(out))
+    assert isinstance(tight.exception, UserError)
+    assert "KV" in str(tight.exception)
+
+
+@pytest.mark.parametrize(
+    "noise", ["oracle", "lognormal:0.8", "classes:5:0.6", "reversed", "random", "constant", "stale:1"]
+)
+def test_every_noise_model_stands_in_for_a_predictor(workload: Path, tmp_path: Path, noise: str) -> None:
+    options = ["--workload", str(workload), "--policy", "ssjf,aged-ssjf", "--predictor", noise]
+    assert invoke(*options, "--out", str(tmp_path / "out")).exit_code == 0
+
+
+def test_a_trained_predictor_reads_the_prompts(tmp_path: Path) -> None:
+    path = tmp_path / "w.jsonl"
+    path.write_text('{"arrival_s": 0, "prompt": "hello", "output_tokens": 9}\n')
+    result = invoke("--workload", str(path), "--policy", "ssjf", "--predictor", "ngram", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    assert float(rows_of(tmp_path / "out")[0]["predicted_tokens"]) > 1
+
+
+def test_compressed_files_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "w.csv.gz"
+    path.write_bytes(gzip.compress((HEADER + ROWS).encode()))
+    assert invoke("--workload", str(path), "--policy", "ssjf", "--out", str(tmp_path / "out")).exit_code == 0
+
+
+def test_service_is_shared_out_over_tenants(tmp_path: Path) -> None:
+    path = tmp_path / "w.csv"
+    rows = [f"0,50,{tenant}" for tenant in ["flood"] * 40 + ["quiet"] * 10]
+    path.write_text("arrival_s,output_tokens,tenant\n" + "\n".join(rows) + "\n")
+    ends = {}
+    for weights in ("", "quiet=1"):
+        options = ["--tenant-weights", weights] if weights else []
+        result = invoke("--workload", str(path), "--policy", "fcfs", *options, "--out", str(tmp_path / "out"))
+        assert result.exit_code == 0, result.output
+        ends[weights] = max(float(row["finish_s"]) for row in rows_of(tmp_path / "out")[40:])
+    assert ends[""] == pytest.approx(50 * 1.1)
+    assert ends["quiet=1"] == pytest.approx(20 * 1.1)
+
+
+BAD_FILES = {
+    "no output column": ("arrival_s,input_tokens\n0,1\n", "row 0 has no output length"),
+    "no arrival column": ("output_tokens,predicted_tokens\n5,5\n", "no arrival times"),
+    "empty": ("", "w.csv"),
+    "header only": (HEADER, "no rows"),
+    "negative time": (HEADER + "-1,1,5,5\n", "row 0 (line 2)"),
+    "NaN time": (HEADER + "nan,1,5,5\n", "row 0 (line 2)"),
+    "infinite time": (HEADER + "0,1,5,5\ninf,1,5,5\n", "row 1 (line 3)"),
+    "fractional output": (HEADER + "0,1,5,5\n1,1,5.5,5\n", "row 1 (line 3)"),
+    "negative output": (HEADER + "0,1,-5,5\n", "row 0 (line 2)"),
+    "a word for a number": (HEADER + "0,1,five,5\n", "row 0 (line 2)"),
+    "too few cells": (HEADER + "0,1\n", "row 0 (line 2)"),
+    "no text": ("\x00\xff\xfe", "w.csv"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_a_bad_file_is_one_clear_error_and_nothing_is_written(tmp_path: Path, kind: str) -> None:
+    content, message = BAD_FILES[kind]
+    path = tmp_path / "w.csv"
+    path.write_bytes(content.encode("latin-1"))
+    result = invoke("--workload", str(path), "--policy", "ssjf", "--out", str(tmp_path / "out"))
+    assert isinstance(result.exception, UserError), result.output
+    assert message in str(result.exception)
+    assert "\n" not in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+BAD_OPTIONS = {
+    "zero slots": (["--slots", "0"], "--slots"),
+    "no such policy": (["--policy", "fcfs,sjsf"], "did you mean 'sjf'"),
+    "no such constant": (["--policy", "aged-ssjf:speed=1"], "no constant 'speed'"),
+    "no policy": (["--policy", ","], "names no policy"),
+    "no batching of that name": (["--batching", "dynamical"], "did you mean 'dynamic'"),
+    "no batching with slots": (["--batching", "none", "--slots", "2"], "one job at a time"),
+    "preemption in a batch": (["--policy", "srpt", "--batching", "static", "--slots", "2"], "preempts"),
+    "batches of an engine": (["--cost-model", "c.json", "--batching", "static"], "continuous batching"),
+    "negative seconds": (["--seconds-per-token", "-1"], "--seconds-per-token"),
+    "NaN seconds": (["--base-seconds", "nan"], "--base-seconds"),
+    "negative wait": (["--max-wait-s", "-1"], "--max-wait-s"),
+    "weights of nothing": (["--tenant-weights", "gold=0"], "positive weights"),
+    "fair preemption": (["--tenant-weights", "gold=2", "--policy", "srpt"], "would undo fairness"),
+    "no seeds": (["--seeds", "0"], "--seeds"),
+    "arrivals of no kind": (["--arrivals", "poison:1"], "expected poisson"),
+    "noise of no size": (["--predictor", "lognormal:x"], "expected one of"),
+    "a predictor without prompts": (["--predictor", "ngram"], "reads prompts"),
+    "lengths as well": (["--lengths", "paper"], "either --workload FILE or --lengths"),
+    "no cost model": (["--cost-model", "nowhere.json"], "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_OPTIONS)
+def test_a_bad_option_is_one_clear_error_and_nothing_is_written(workload: Path, tmp_path: Path, kind: str) -> None:
+    options, message = BAD_OPTIONS[kind]
+    result = invoke("--workload", str(workload), *options, "--out", str(tmp_path / "out"))
+    assert isinstance(result.exception, SSJFError), result.output
+    assert message in str(result.exception)
+    assert "\n" not in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_bad_row_of_very_many_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "w.csv"
+    path.write_text(HEADER + "0,1,5,5\n" * 200_000 + "0,1,oops,5\n" + "0,1,5,5\n" * 1000)
+    result = invoke("--workload", str(path), "--out", str(tmp_path / "out"))
+    assert isinstance(result.exception, UserError)
+    assert "row 200000 (line 200002)" in str(result.exception)
+
+
+def test_the_command_says_it_in_one_line_and_exits_with_2(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ssjf", "simulate", "--workload", "nowhere.csv", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("ssjf: nowhere.csv cannot be read")
+    assert done.stderr.count("\n") == 1
+
+
+def test_results_that_are_there_survive_a_run_that_fails(workload: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    invoke("--workload", str(workload), "--policy", "fcfs", "--out", str(out))
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    workload.write_text(HEADER + "0,1,x,5\n")
+    invoke("--workload", str(workload), "--policy", "fcfs", "--out", str(out))
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
