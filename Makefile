@@ -9,7 +9,11 @@ VLLM_VENV ?= .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_PIP := $(VLLM_BIN)/python -m pip install --disable-pip-version-check --progress-bar on
 
-.PHONY: install demo test test-vllm test-browser lint serve clean
+# schemathesis is for one target only (100 MB)
+FUZZ_VENV ?= .venv-fuzz
+FUZZ_PIP := $(FUZZ_VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar on
+
+.PHONY: install demo test test-vllm test-browser test-fuzz lint serve clean
 .PHONY: help
 .DEFAULT_GOAL := help
 

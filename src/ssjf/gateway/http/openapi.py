@@ -14,7 +14,7 @@ from ssjf.gateway.http.replies import reply
 from ssjf.openai import JSONObject
 
 _JSON = "application/json"
-_MAX_TOKENS = {"type": ["integer", "null"], "minimum": 1, "description": "the client's cap on output tokens"}
+_MAX_TOKENS = {"type": ["integer", "null"], "description": "the client's cap on output tokens; below 1 none"}
 
 
 async def openapi(_: Request) -> Response:
