@@ -18,7 +18,7 @@ FUZZ_PIP := $(FUZZ_VENV)/bin/python -m pip install --disable-pip-version-check -
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo     measure shortest-first against first-come-first-served on this machine (about 5 minutes)"
+	@echo "make demo     measure shortest-first against first-come-first-served on this machine (about 3 minutes)"
 	@echo "make test     lint, types and the whole test suite"
 	@echo "make test-vllm  the tests inside a real vLLM, in an environment of its own (1.8 GB)"
 	@echo "make test-browser  the live page in a headless Chromium, which has to be installed"

@@ -65,6 +65,10 @@ def _url(url: str) -> str:
     return url
 
 
+OptionalPath = Annotated[Path | None, BeforeValidator(_path)]
+"""A file; text from flags, the environment and TOML is understood."""
+
+
 class _Table(BaseModel):
     """A table of the file."""
 
@@ -139,7 +143,7 @@ class ServeSettings(BaseSettings):
     )
     fair: bool = Field(default=False, description="share service among tenants by their weights")
     log_format: Literal["text", "json"] = Field("text", description="text for people, json for machines")
-    log: Annotated[Path | None, BeforeValidator(_path)] = Field(
+    log: OptionalPath = Field(
         default=None, description="SQLite file for the request log and what the predictor learns; none keeps nothing"
     )
     log_prompts: bool = Field(default=False, description="keep the text of prompts in the log, to train on")

@@ -48,7 +48,7 @@ def make_policy(spec: str) -> Policy:
     """
     name, *pairs = spec.split(":")
     factory = find(POLICIES, name)
-    known = inspect.signature(factory).parameters
+    known = [constant for constant in inspect.signature(factory).parameters if not constant.startswith("_")]
     constants: dict[str, float] = {}
     for pair in pairs:
         constant, equals, value = pair.partition("=")
@@ -61,6 +61,6 @@ def make_policy(spec: str) -> Policy:
             raise PluginError(f"policy {name!r}: {constant} must be a number, not {value!r}") from None
     try:
         policy: Policy = factory(**constants)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:  # somebody else's may need what nobody gave
         raise PluginError(f"policy {name!r}: {error}") from None
     return policy

@@ -187,7 +187,7 @@ def test_rows_are_by_part_and_policy_and_shares_are_of_the_overload() -> None:
 def test_the_page_says_what_was_found_and_needs_nothing_from_elsewhere() -> None:
     measurement = made_up({"fcfs": 10.0, "auto": 7.0, "aged-ssjf": 8.0, "ssjf": 6.0, "sjf": 5.0})
     page = report(measurement, summaries(measurement.records))
-    assert "40% less" in page
+    assert "answers 40% sooner" in page
     assert page.count("<svg") == 4
     assert "<script" not in page
     assert "src=" not in page

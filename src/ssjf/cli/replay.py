@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ssjf.cli.folders import check_folder, make_folder
 from ssjf.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -61,8 +62,7 @@ def replay(
     from ssjf.workload.arrivals import parse_arrivals
     from ssjf.workload.reader import read_workload
 
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file; name a folder")
+    check_folder(out)
     items = read_workload(workload, target_model=target_model)[:limit]
     times = parse_arrivals(arrivals).times(len(items), seed).tolist() if arrivals else None
     requests = plan_requests(
@@ -71,6 +71,7 @@ def replay(
     if completions and not all(isinstance(request.prompt, str) for request in requests):
         raise ConfigError(f"{workload} has conversations, which --completions cannot send; leave the option out")
     if export is not None:
+        make_folder(export.parent, "--export")
         _export(export, items, requests)
     endpoint = Endpoint(url=url, model=model or "", chat=not completions, api_key=api_key, timeout_s=timeout_s)
     run = Run(policy_label, seed)
@@ -132,7 +133,7 @@ def _write(run: "Run", out: Path) -> None:
     from ssjf.metrics.table import JobTable, write_jobs_csv
     from ssjf.report import figures
 
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     table = JobTable.from_records(sorted(run.records, key=lambda record: record.index))
     summary = summarize(table)
     write_jobs_csv(out / "jobs.csv", [table])

@@ -13,6 +13,8 @@ from ssjf.core.types import Job
 
 _FAR_S = 1e9  # thirty years: later than any deadline, and finite
 _TINY_S = 1e-9  # service seconds that differ by less are taken for the same, and none are taken for fewer
+_HUGE = 1e9
+_TRUST = (0.51, 1.0)  # concordances from which predictions may be trusted fully
 _LOOK_EVERY = 16  # finished jobs from one look at the tail to the next
 _SHORTEST = 0.1  # mean services; `auto-static` takes nobody for shorter, so no boost exceeds 2.36 reaches
 _TAIL_KNOWN = 300  # finished jobs from which a 99th percentile means something
@@ -170,14 +172,18 @@ class Auto:
     approach: float = 0.35
     full_trust: float = 0.6
     static = True
-    _shadow: ShadowFCFS = field(default_factory=ShadowFCFS, repr=False)
-    _quality: RankingQuality = field(default_factory=RankingQuality, repr=False)
-    _num_finished: int = field(default=0, repr=False)
-    _boost: History[tuple[float, float]] = field(default_factory=lambda: History((0.001, 1.0)), repr=False)
-    _common_jct_s: float = field(default=0.0, repr=False)
-    _late_jct_s: float = field(default=0.0, repr=False)
-    _common_slack: float = field(default=1.0, repr=False)
-    _tail_slack: float = field(default=1.0, repr=False)
+    _shadow: ShadowFCFS = field(default_factory=ShadowFCFS, init=False, repr=False)
+    _quality: RankingQuality = field(default_factory=RankingQuality, init=False, repr=False)
+    _num_finished: int = field(default=0, init=False, repr=False)
+    _boost: History[tuple[float, float]] = field(default_factory=lambda: History((0.001, 1.0)), init=False, repr=False)
+    _common_jct_s: float = field(default=0.0, init=False, repr=False)
+    _late_jct_s: float = field(default=0.0, init=False, repr=False)
+    _common_slack: float = field(default=1.0, init=False, repr=False)
+    _tail_slack: float = field(default=1.0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Reject constants for which limits would be meaningless."""
+        _refuse(self, decay=(_TINY_S, _HUGE), common=(0, 1), stretch=(0, _HUGE), approach=(0, _HUGE), full_trust=_TRUST)
 
     def key(self, job: Job, now: float) -> float:
         """Arrival minus the boost, with γ and scale of predictions as of the arrival: so it stands still."""
@@ -261,10 +267,14 @@ class AutoStatic:
     full_trust: float = 0.6
     static = True
     limits_waits = False
-    _quality: RankingQuality = field(default_factory=RankingQuality, repr=False)
-    _waits: RunningQuantile = field(default_factory=RunningQuantile, repr=False)
-    _num_finished: int = field(default=0, repr=False)
-    _boost: History[tuple[float, float]] = field(default_factory=lambda: History((0.0, 1.0)), repr=False)
+    _quality: RankingQuality = field(default_factory=RankingQuality, init=False, repr=False)
+    _waits: RunningQuantile = field(default_factory=RunningQuantile, init=False, repr=False)
+    _num_finished: int = field(default=0, init=False, repr=False)
+    _boost: History[tuple[float, float]] = field(default_factory=lambda: History((0.0, 1.0)), init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Reject constants for which keys would be meaningless."""
+        _refuse(self, reach=(0, _HUGE), full_trust=_TRUST)
 
     def key(self, job: Job, now: float) -> float:
         """Arrival minus the boost, with reach and mean as of the arrival: so it stands still."""
@@ -287,7 +297,7 @@ class AutoStatic:
         self._num_finished += 1
         if self._num_finished % _LOOK_EVERY == 0:
             assert job.finished_at is not None
-            mean_s = max(quality.mean_service_s / quality.scale, _TINY_S)
+            mean_s = max(quality.mean_service_s / max(quality.scale, _TINY_S), _TINY_S)
             self._boost.add(job.finished_at, (self.reach * self.trust * self._waits.at(0.99), mean_s))
 
     @property
@@ -323,6 +333,10 @@ class Boost:
     gamma: float = 0.1
     static = True
 
+    def __post_init__(self) -> None:
+        """Reject a γ for which keys would be meaningless."""
+        _refuse(self, gamma=(_TINY_S, _HUGE))
+
     def key(self, job: Job, now: float) -> float:
         """Arrival minus the boost, ln(1 / (1 − exp(−γ·service))) / γ."""
         return _boosted(job.request.arrival_time, job.predicted_service_s, self.gamma)
@@ -353,6 +367,14 @@ class PreemptiveEDF(EDF):
 def _boosted(arrival: float, service_s: float, gamma: float) -> float:
     """Arrival minus γ-Boost's boost; large for short jobs, next to nothing for those much longer than 1/γ."""
     return arrival + log(-expm1(-gamma * max(service_s, _TINY_S))) / gamma
+
+
+def _refuse(policy: object, **ranges: tuple[float, float]) -> None:
+    """Raise for the first constant that is not within its range."""
+    for name, (low, high) in ranges.items():
+        value = getattr(policy, name)
+        if not low <= value <= high:
+            raise ValueError(f"{name} must be from {low:g} to {high:g}, not {value}")
 
 
 def _within(value: float, low: float, high: float) -> float:

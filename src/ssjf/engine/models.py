@@ -69,9 +69,13 @@ def find_model(model: str) -> ModelFiles:
     Raises:
         UserError: there is no such model, or it is damaged, or of a kind that cannot be run.
     """
-    path = Path(model).expanduser()
+    try:
+        path = Path(model).expanduser()
+        exists = path.exists()
+    except (OSError, RuntimeError) as error:  # a name too long, a home of nobody
+        raise UserError(f"--model {model[:80]!r} is no model: {error}") from None
     name = path.name
-    if not path.exists():
+    if not exists:
         path, name = _download(model), model
     if path.is_dir():
         return _from_ir_folder(path, name=name)
@@ -89,6 +93,8 @@ def plan_cache(
     Raises:
         ConfigError: `max_model_len` exceeds the model's context or the cache.
     """
+    if not 0 < kv_cache_gib < math.inf:
+        raise ConfigError(f"--kv-cache-gib must be a positive number, not {kv_cache_gib:g}")
     affordable = int(kv_cache_gib * 2**30 / (files.kv_bytes_per_token * KV_BLOCK_TOKENS))
     if affordable < 1:
         raise ConfigError(f"--kv-cache-gib {kv_cache_gib:g} is less than one block of model {files.name!r}; raise it")

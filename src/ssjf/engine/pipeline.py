@@ -177,7 +177,7 @@ class GenAIPipeline:
             if params.top_k:
                 config.top_k = params.top_k
             # the library's own default is the same seed for every request
-            config.rng_seed = params.seed if params.seed is not None else random.getrandbits(63)
+            config.rng_seed = random.getrandbits(63) if params.seed is None else params.seed % 2**64
         return config
 
 

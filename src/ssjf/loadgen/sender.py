@@ -5,6 +5,7 @@ answers before it sends the next would hide the very queue that is to be measure
 """
 
 import asyncio
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -140,11 +141,33 @@ async def _send_one(
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
     """`asyncio.run` on the event loop that costs the least per streamed chunk.
 
-    The client shares its processor with the server it measures more often than not.
+    The client shares its processor with the server it measures more often than not. SIGTERM cancels what runs, so that
+    servers which were started for it end with it, and then the process.
     """
     if sys.platform == "win32":
         return asyncio.run(main)
     import uvloop  # noqa: PLC0415 - there is none for Windows
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main)
+        return runner.run(_until_terminated(main))
+
+
+async def _until_terminated(main: Coroutine[Any, Any, T]) -> T:
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    told = False
+
+    def end() -> None:
+        nonlocal told
+        told = True
+        task.cancel()
+
+    loop.add_signal_handler(signal.SIGTERM, end)
+    try:
+        return await main
+    except asyncio.CancelledError:
+        if told:
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)

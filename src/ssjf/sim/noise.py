@@ -17,6 +17,10 @@ Noise = Callable[[Floats, np.random.Generator], Floats]
 GRAMMAR = "oracle | lognormal:SIGMA | classes:COUNT:ACCURACY | reversed | random | constant | stale:LAG"
 
 
+_MOST_CLASSES = 1000
+_MOST_SIGMA = 20.0
+
+
 def parse_noise(spec: str) -> Noise | None:
     """A noise model from its text; None when it is not the name of one.
 
@@ -46,7 +50,13 @@ def parse_noise(spec: str) -> Noise | None:
 
 
 def lognormal(sigma: float) -> Noise:
-    """The truth times exp(σ·N(0, 1)): the median is right, the spread is σ."""
+    """The truth times exp(σ·N(0, 1)): the median is right, the spread is σ.
+
+    Raises:
+        ConfigError: a σ that leaves nothing of the truth, nor numbers that can be reckoned with.
+    """
+    if sigma > _MOST_SIGMA:
+        raise ConfigError(f"predictor lognormal:SIGMA needs a SIGMA up to {_MOST_SIGMA:g}")
     return lambda true, rng: true * np.exp(sigma * rng.standard_normal(len(true)))
 
 
@@ -56,8 +66,10 @@ def classes(count: float, accuracy: float) -> Noise:
     Raises:
         ConfigError: fewer than two classes, or a probability above 1.
     """
-    if count < 2 or count != int(count) or accuracy > 1:
-        raise ConfigError("predictor classes:COUNT:ACCURACY needs a whole COUNT of at least 2 and an ACCURACY up to 1")
+    if not 2 <= count <= _MOST_CLASSES or count != int(count) or accuracy > 1:
+        raise ConfigError(
+            f"predictor classes:COUNT:ACCURACY needs a whole COUNT from 2 to {_MOST_CLASSES} and an ACCURACY up to 1"
+        )
 
     def predict(true: Floats, rng: np.random.Generator) -> Floats:
         edges = np.quantile(true, np.arange(1, int(count)) / count)

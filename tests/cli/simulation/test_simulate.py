@@ -38,6 +38,51 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
+def test_the_oracle_that_shares_are_of_has_no_wait_bound(tmp_path: Path) -> None:
+    path = tmp_path / "w.csv"
+    lines = [f"{0.1 * i},1,{5 + 97 * i % 400},{5 + 31 * i % 400}" for i in range(300)]
+    path.write_text(HEADER + "\n".join(lines))
+    gains = {}
+    for name, options in (("bounded", ["--max-wait-s", "20"]), ("free", [])):
+        out = tmp_path / name
+        result = invoke("--workload", str(path), "--policy", "fcfs,ssjf,sjf", *options, "--out", str(out))
+        assert result.exit_code == 0, result.output
+        gains[name] = {row["policy"]: row for row in json.loads((out / "summary.json").read_text())}
+    bounded, free = gains["bounded"], gains["free"]
+    share = bounded["ssjf"]["gain"] / free["sjf"]["gain"]
+    assert bounded["ssjf"]["oracle_share"] == pytest.approx(share)
+    assert bounded["sjf"]["oracle_share"] < 1
+
+
+def test_each_seed_has_lengths_of_its_own_where_they_are_generated(tmp_path: Path) -> None:
+    options = ["--lengths", "paper", "--jobs", "50", "--arrivals", "poisson:.2", "--seeds", "3"]
+    result = invoke(*options, "--policy", "fcfs", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    lengths: dict[str, list[str]] = {}
+    for row in rows_of(tmp_path / "out"):
+        lengths.setdefault(row["seed"], []).append(row["output_tokens"])
+    assert len({tuple(found) for found in lengths.values()}) == 3
+
+
+def test_earliest_deadlines_need_no_predictions(tmp_path: Path) -> None:
+    path = tmp_path / "w.csv"
+    path.write_text("arrival_s,input_tokens,output_tokens,deadline_s\n0,1,50,9\n0.1,1,50,9\n0.2,1,50,1\n")
+    result = invoke("--workload", str(path), "--policy", "edf", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    starts = {row["index"]: float(row["start_s"]) for row in rows_of(tmp_path / "out")}
+    assert starts["2"] < starts["1"]
+
+
+@pytest.mark.parametrize(
+    "policy",
+    ["boost:gamma=0", "auto:full_trust=0.5", "auto:common=2", "auto:decay=0", "auto:_shadow=1", "auto-static:reach=-1"],
+)
+def test_a_constant_without_meaning_is_one_clear_error(workload: Path, tmp_path: Path, policy: str) -> None:
+    result = invoke("--workload", str(workload), "--policy", policy, "--out", str(tmp_path / "out"))
+    assert isinstance(result.exception, UserError)
+    assert "_boost" not in str(result.exception)
+
+
 def test_rows_need_not_be_sorted_and_times_are_exact(workload: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = invoke("--workload", str(workload), "--policy", "fcfs,ssjf", "--out", str(out))

@@ -166,3 +166,24 @@ def test_a_changed_prediction_changes_no_turn() -> None:
     assert scheduler.reprioritize(other, 5.0)
     (second,) = scheduler.admit(5.0)
     assert second.request.tenant != first.request.tenant
+
+
+def test_auto_keeps_its_limits_within_each_tenant() -> None:
+    rng = random.Random(1)
+    now, requests = 0.0, []
+    for number in range(3000):
+        now += rng.expovariate(0.9)
+        true = rng.expovariate(1.0)
+        # reversed predictions: trust goes, and with it every change to the order of arrival
+        one = job(str(number), rng.choice("ab"), arrival=now, service=5 - min(true, 4.9))
+        requests.append((one, true))
+    auto, fcfs = fair(Auto()), fair(FCFS())
+    served = replay(requests, auto)
+    assert auto.adaptive is not None
+    assert auto.adaptive.state()["trust"] == 0.0
+    assert auto.adaptive.state()["fcfs_p99_jct_s"] > 0  # the shadow serves what has left
+    waits = [(one.started_at or 0) - one.request.arrival_time for one in served]
+    copies = [(job(o.request.request_id, o.request.tenant, arrival=o.request.arrival_time), t) for o, t in requests]
+    fcfs_waits = [(one.started_at or 0) - one.request.arrival_time for one in replay(copies, fcfs)]
+    assert sum(waits) < 1.1 * sum(fcfs_waits)
+    assert max(waits) < 1.2 * max(fcfs_waits)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from ssjf.core.policies import FCFS, SSJF, AutoStatic
+from ssjf.core.policies import FCFS, SSJF, Auto, AutoStatic
 from ssjf.core.service import LinearServiceModel
-from ssjf.core.types import Prediction, Request
+from ssjf.core.types import Job, Prediction, Request
 from ssjf.integrations.vllm.placer import Placer
 from ssjf.integrations.vllm.tokens import TokenPredictor, as_words
 
@@ -65,6 +65,26 @@ def test_a_request_that_was_given_up_is_forgotten_without_a_lesson() -> None:
     placer.started("a", 2.0)
     assert "a" not in placer
     assert policy.state()["p99_wait_s"] == 1.0
+
+
+def test_what_was_given_up_while_it_ran_has_ended_for_the_policy_too() -> None:
+    policy = Auto()
+    placer = Placer(policy, service=A_SECOND_A_TOKEN, num_slots=2)
+    now = 0.0
+    for number in range(400):
+        name = f"{number}"
+        placer.place(_request(name, arrival=now), Prediction(5.0))
+        placer.started(name, now)
+        policy.wait_limit_s(
+            Job(_request("oldest", arrival=now), sequence=10**6), now
+        )
+        if number % 3:
+            placer.finished(name, now + 5, num_output_tokens=5, prefill_s=None)
+        else:
+            placer.forget(name, now + 1)
+        now += 5
+    assert policy.state()["fcfs_p99_jct_s"] <= 6.0
+    assert policy.wait_limit_s(Job(_request("oldest", arrival=now), sequence=10**6), now) <= 10.0
 
 
 def test_a_policy_that_does_not_learn_needs_no_telling() -> None:

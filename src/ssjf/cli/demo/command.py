@@ -1,10 +1,12 @@
 """The command: options in; progress, a table and files out."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ssjf.cli.folders import make_folder
 from ssjf.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,8 +39,6 @@ def demo(
     """Measure the gain on the embedded engine: FCFS, the default, SSJF (also aged) and an oracle serve alike."""
     from ssjf.cli.demo.measure import DemoPlan
 
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file; name a folder")
     plan = DemoPlan(
         slots=slots,
         num_jobs={"overload": jobs, "light": light_jobs},
@@ -48,6 +48,9 @@ def demo(
         ageing_rate=_AGEING_RATE_PER_SLOT * slots,
         seed=seed,
     )
+    if find_spec("matplotlib") is None:  # before the measurement, not after it
+        raise ConfigError("the demo draws its report with matplotlib: pip install 'ssjf[engine,plot]'")
+    make_folder(out)
     measurement = _measure(plan, out, model)
     _write_and_show(measurement, out)
     if measurement.failed:

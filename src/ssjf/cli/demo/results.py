@@ -95,7 +95,7 @@ def report(measurement: Measurement, rows: Sequence[Summary]) -> str:
             heading="Who waited when",
             text="Every line is one request from its arrival to the end of its answer.",
             figure=figures.svg(figures.who_waited({name: jobs[name] for name in ("fcfs", "ssjf")}, LABELS)),
-            caption="Grey: waiting. Coloured: being answered.",
+            caption="Pale: waiting. Full colour: being answered.",
         ),
         Section(
             heading="How good the predictions were",
@@ -116,7 +116,7 @@ def report(measurement: Measurement, rows: Sequence[Summary]) -> str:
         ),
     ]
     return page(
-        title=f"Shortest predicted answer first: {gain} less waiting on average",
+        title=f"Shortest predicted answer first: answers {gain} sooner on average",
         lead=f"The mean time to a whole answer fell from {_shown(overload['fcfs']['mean_jct_s'], '{:.1f}')} to "
         f"{_shown(ssjf['mean_jct_s'], '{:.1f}')} seconds in an overload, with the same model on the same machine. "
         "Only the order of service changed.",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ssjf.cli.folders import check_folder
 from ssjf.errors import BackendError, ConfigError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def calibrate(
     if out.is_dir():
         raise ConfigError(f"--out {out} is a folder; name a file")
     lengths = _prompt_lengths(prompt_tokens)
+    check_folder(out.parent)
     endpoint = Endpoint(url=url, model=model or "", chat=not completions, api_key=api_key)
     console = Console(stderr=True)
     with Progress(console=console) as progress:

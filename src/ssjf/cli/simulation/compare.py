@@ -73,6 +73,9 @@ def compare(
     prefix_hit_fraction: Annotated[
         float, typer.Option(help="with --cost-model: part of each prompt that the prefix cache has")
     ] = 0.0,
+    prefix_lifetime_s: Annotated[
+        float | None, typer.Option(help="and for how long after the arrival: who waits longer has lost it")
+    ] = None,
     max_wait_s: Annotated[float | None, typer.Option(help="once a job waited this long, nobody overtakes it")] = None,
     target_model: Annotated[str | None, typer.Option(help="whose lengths, in a file for several models")] = None,
     workers: Annotated[int | None, typer.Option(help="processes; default: one for each core")] = None,
@@ -125,6 +128,7 @@ def compare(
             kv_tokens=kv_tokens,
             max_num_batched_tokens=max_num_batched_tokens,
             prefix_hit_fraction=prefix_hit_fraction,
+            prefix_lifetime_s=prefix_lifetime_s,
             max_wait_s=wait_s,
         )
 

@@ -2,13 +2,14 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ssjf.cli.folders import check_folder, make_folder
 from ssjf.cli.simulation import scenario
 from ssjf.errors import ConfigError
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from ssjf.sim.plan import Limit
     from ssjf.workload.arrivals import Process
     from ssjf.workload.items import WorkItem
+
+_MOST_REQUESTS = 10_000_000  # that one run simulates: more does not fit into memory
 
 
 def plan(
@@ -71,14 +74,17 @@ def plan(
     scenario.at_least("seeds", seeds, 1)
     if rate is not None and not 0 < rate < math.inf:
         raise ConfigError(f"--rate must be a positive number, not {rate:g}")
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file; name a folder")
+    check_folder(out)
     limits = [parse_limit(text) for text in limit]
     policies = scenario.make_policies(policy)
     process = parse_process(arrivals)
-    items = scenario.read_items(
-        workload, lengths=lengths, input_lengths=input_lengths, jobs=jobs, target_model=target_model
-    )
+
+    def items_of(seed: int, num: int) -> "list[WorkItem]":
+        return scenario.read_items(
+            workload, lengths=lengths, input_lengths=input_lengths, jobs=num, target_model=target_model, seed=seed
+        )
+
+    items = items_of(0, jobs)
     host = (
         scenario.linear_host(
             slots=slots,
@@ -94,12 +100,12 @@ def plan(
             slots=slots,
             kv_tokens=kv_tokens,
             max_num_batched_tokens=max_num_batched_tokens,
-            prefix_hit_fraction=0.0,
             max_wait_s=max_wait_s,
         )
     )
     default = "column" if all(item.predicted_tokens is not None for item in items) else "lognormal:0.8"
-    planner = _Planner(items, jobs, policies, predictor or default, host, process, limits)
+    drawn = None if lengths is None else items_of
+    planner = _Planner(items, drawn, jobs, policies, predictor or default, host, process, limits)
     rows = planner.rates(seeds) if rate is None else planner.replicas(rate, seeds)
     _report(rows, planner, rate, out)
 
@@ -110,6 +116,7 @@ class _Planner:
     def __init__(
         self,
         items: "Sequence[WorkItem]",
+        drawn: "Callable[[int, int], Sequence[WorkItem]] | None",
         jobs: int,
         policies: "dict[str, Policy]",
         predictor: str,
@@ -120,6 +127,7 @@ class _Planner:
         self.limits = limits
         self.capacity = 0.0
         self.points: dict[str, list[tuple[float, float]]] = {name: [] for name in policies}
+        self._drawn = drawn
         self._items, self._jobs, self._policies = items, jobs, policies
         self._predictor, self._host, self._process = predictor, host, process
 
@@ -169,6 +177,11 @@ class _Planner:
             for seed in range(seeds):
                 base = self._trace(self._jobs, seed)
                 at_least = max(1, math.ceil(rate / self.capacity / HIGHEST))
+                if at_least * self._jobs > _MOST_REQUESTS:
+                    raise ConfigError(
+                        f"--rate {rate:g} needs {at_least} replicas or more, too many to simulate with {self._jobs} "
+                        "requests each; one replica alone tells its largest rate if --rate is left out"
+                    )
 
                 def ratio(count: int, seed: int = seed, name: str = name, base: "Trace" = base) -> float:
                     trace = self._timed(base if count == 1 else self._trace(self._jobs * count, seed), rate, seed)
@@ -193,12 +206,20 @@ class _Planner:
         """Requests drawn for the seed, with predictions; the first sets what load 1 is."""
         import numpy as np
 
-        rng = np.random.default_rng([seed, 0x706C616E])
-        rows = rng.choice(len(self._items), jobs, replace=jobs > len(self._items))
-        items = [self._items[row] for row in rows]
+        if self._drawn is not None:
+            items = list(self._drawn(seed, jobs))
+        else:
+            rng = np.random.default_rng([seed, 0x706C616E])
+            rows = rng.choice(len(self._items), jobs, replace=jobs > len(self._items))
+            items = [self._items[row] for row in rows]
         trace = replace(scenario.untimed_trace(items), index=range(jobs))
         if not self.capacity:
-            self.capacity = self._host.saturated_requests_per_s(trace.input_tokens, trace.output_tokens)
+            try:
+                self.capacity = self._host.saturated_requests_per_s(trace.input_tokens, trace.output_tokens)
+            except ZeroDivisionError:
+                raise ConfigError("requests that take no time need no plan: give seconds or a cost model") from None
+            except ValueError as error:
+                raise ConfigError(f"{error}; give more --jobs, or fewer --slots") from None
         return scenario.with_predictions(trace, items, self._predictor, seed)
 
     def _timed(self, trace: "Trace", rate: float, seed: int) -> "Trace":
@@ -269,7 +290,7 @@ def _report(rows: list[dict[str, Any]], planner: _Planner, rate: float | None, o
         what=str(planner.limits[0]).partition(" ≤")[0],
         over="requests per second" if rate is None else "replicas",
     )
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     (out / "plan.json").write_text(json.dumps(answer, indent=2) + "\n", encoding="utf-8")
     save(picture, out / "plan.png")
     console = Console(highlight=False)

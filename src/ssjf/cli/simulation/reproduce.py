@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ssjf.cli.folders import check_folder, make_folder
 from ssjf.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ def reproduce(
     from ssjf.sim.paper.reproduce import reproduce as reproduce_sweeps
     from ssjf.workload.predictions import read_predictions
 
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file; name a folder")
+    check_folder(out)
     settings = _settings(batch_sizes)
     table = read_predictions(predictions, num_classes=classes)
     traces = {"azure-conv": azure_conv, "azure-code": azure_code}
@@ -61,7 +61,7 @@ def reproduce(
         )
         steady = steady_state(table, seeds=_STEADY_SEEDS_PER_RUN * runs)
 
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     _write(out, table, experiments, rows, steady, runs=runs)
     console = Console()
     console.width = max(console.width, 132)  # where output goes to a file, rich would cut columns at 80

@@ -30,9 +30,17 @@ def make_policies(specs: str) -> "dict[str, Policy]":
     return policies
 
 
+MOST_SLOTS = 100_000
+
+
 def is_oracle(spec: str) -> bool:
     """Whether the policy is to be run with true lengths."""
     return spec.partition(":")[0] in ORACLES
+
+
+def is_blind(spec: str) -> bool:
+    """Whether the policy looks at no prediction."""
+    return spec.partition(":")[0] in ("fcfs", "edf", "edf-preemptive")
 
 
 def read_items(
@@ -43,8 +51,9 @@ def read_items(
     jobs: int = 10_000,
     target_model: str | None = None,
     limit: int | None = None,
+    seed: int = 0,
 ) -> "list[WorkItem]":
-    """The rows of a workload file, or so many requests of generated lengths."""
+    """The rows of a workload file, or so many requests of generated lengths, others for each seed."""
     from ssjf.workload.generated.lengths import generate, parse_lengths
     from ssjf.workload.reader import read_workload
 
@@ -52,7 +61,7 @@ def read_items(
         raise ConfigError("give either --workload FILE or --lengths, for example --lengths paper")
     if lengths is not None:
         at_least("jobs", jobs, 1)
-        return generate(jobs, outputs=parse_lengths(lengths), inputs=parse_lengths(input_lengths), seed=0)
+        return generate(jobs, outputs=parse_lengths(lengths), inputs=parse_lengths(input_lengths), seed=seed)
     assert workload is not None
     if limit is not None:
         at_least("limit", limit, 1)
@@ -91,7 +100,7 @@ def linear_host(
     from ssjf.core.service import LinearServiceModel
     from ssjf.sim.host import LinearHost
 
-    at_least("slots", slots, 1)
+    at_least("slots", slots, 1, MOST_SLOTS)
     at_least("base-seconds", base_seconds, 0)
     at_least("seconds-per-token", seconds_per_token, 0)
     at_least("seconds-per-input-token", seconds_per_input_token, 0)
@@ -112,7 +121,8 @@ def step_host(
     slots: int,
     kv_tokens: int | None,
     max_num_batched_tokens: int,
-    prefix_hit_fraction: float,
+    prefix_hit_fraction: float = 0.0,
+    prefix_lifetime_s: float | None = None,
     max_wait_s: float | None,
 ) -> "StepHost":
     """An engine with the costs of a file that `ssjf calibrate` wrote.
@@ -122,9 +132,11 @@ def step_host(
     from ssjf.sim.host import StepHost, mean_context_tokens
     from ssjf.sim.steps.cost import EngineLimits, load_cost_model
 
-    at_least("slots", slots, 1)
+    at_least("slots", slots, 1, MOST_SLOTS)
     at_least("max-num-batched-tokens", max_num_batched_tokens, slots)
     at_least("prefix-hit-fraction", prefix_hit_fraction, 0, 1)
+    if prefix_lifetime_s is not None:
+        at_least("prefix-lifetime-s", prefix_lifetime_s, 0)
     if kv_tokens is not None:
         at_least("kv-tokens", kv_tokens, 1)
     if max_wait_s is not None:
@@ -141,6 +153,7 @@ def step_host(
             block_size=block_size,
             max_num_batched_tokens=max_num_batched_tokens,
             prefix_hit_fraction=prefix_hit_fraction,
+            prefix_lifetime_s=math.inf if prefix_lifetime_s is None else prefix_lifetime_s,
         ),
         context_tokens=mean_context_tokens(inputs, outputs),
         max_wait_s=max_wait_s,
@@ -255,7 +268,7 @@ def run_policy(
         return simulate(
             replace(trace, predicted_tokens=None, predicted_quantiles=()), policy, host, label=spec, seed=seed
         )
-    if not predictor_seconds or spec == "fcfs":
+    if not predictor_seconds or is_blind(spec):
         return simulate(trace, policy, host, label=spec, seed=seed)
     late = replace(
         trace,

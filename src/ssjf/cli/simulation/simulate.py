@@ -1,12 +1,13 @@
 """`ssjf simulate`: one workload, several policies, under virtual time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ssjf.cli.folders import check_folder, make_folder
 from ssjf.cli.simulation import scenario
 from ssjf.errors import ConfigError
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from ssjf.metrics.table import JobTable
     from ssjf.sim.host import Host, LinearHost, StepHost
     from ssjf.workload.items import WorkItem
+
+ORACLE = "(oracle)"
 
 
 def simulate(
@@ -50,6 +53,9 @@ def simulate(
     prefix_hit_fraction: Annotated[
         float, typer.Option(help="with --cost-model: part of each prompt that the prefix cache has")
     ] = 0.0,
+    prefix_lifetime_s: Annotated[
+        float | None, typer.Option(help="and for how long after the arrival: who waits longer has lost it")
+    ] = None,
     predictor: Annotated[
         str | None, typer.Option(help="column, a noise model (lognormal:0.8 ...), a predictor's name or folder")
     ] = None,
@@ -72,14 +78,19 @@ def simulate(
     scenario.at_least("predictor-seconds", predictor_seconds, 0)
     scenario.at_least("seeds", seeds, 1)
     policies = scenario.make_policies(policy)
-    items = scenario.read_items(
-        workload,
-        lengths=lengths,
-        input_lengths=input_lengths,
-        jobs=jobs,
-        target_model=target_model,
-        limit=limit,
-    )
+
+    def items_of(seed: int) -> "list[WorkItem]":
+        return scenario.read_items(
+            workload,
+            lengths=lengths,
+            input_lengths=input_lengths,
+            jobs=jobs,
+            target_model=target_model,
+            limit=limit,
+            seed=seed,
+        )
+
+    items = items_of(0)
     host: LinearHost | StepHost
     if cost_model is None:
         host = scenario.linear_host(
@@ -101,6 +112,7 @@ def simulate(
             kv_tokens=kv_tokens,
             max_num_batched_tokens=max_num_batched_tokens,
             prefix_hit_fraction=prefix_hit_fraction,
+            prefix_lifetime_s=prefix_lifetime_s,
             max_wait_s=max_wait_s,
         )
     if tenant_weights is not None:
@@ -108,8 +120,9 @@ def simulate(
         if names := [name for name, policy in policies.items() if getattr(policy, "preemptive", False)]:
             raise ConfigError(f"policy {names[0]} preempts, which would undo fairness over tenants")
     scenario.check_batching(host, policies)
+    check_folder(out)
     runs = _run(
-        items,
+        lambda seed: items if lengths is None or not seed else items_of(seed),
         policies,
         host,
         predictor=predictor,
@@ -121,37 +134,46 @@ def simulate(
 
 
 def _run(
-    items: "Sequence[WorkItem]",
+    items_of: "Callable[[int], Sequence[WorkItem]]",
     policies: "dict[str, Policy]",
-    host: "Host",
+    host: "LinearHost | StepHost",
     *,
     predictor: str | None,
     predictor_seconds: float,
     arrivals: str | None,
     seeds: int,
 ) -> "list[dict[str, JobTable]]":
-    """The tables of each seed by policy; fcfs and sjf are always among them, to compare with."""
+    """The tables of each seed by policy; fcfs and the oracle are always among them, to compare with.
+
+    The oracle has neither wait bound nor weights, whatever the others have.
+    """
     from rich.progress import track
 
     from ssjf.core.policies import FCFS, SSJF
 
-    wanted: dict[str, Policy] = {**policies, "fcfs": FCFS(), "sjf": SSJF()}
-    needed = any(name != "fcfs" and not scenario.is_oracle(name) for name in policies)
+    wanted: dict[str, Policy] = {**policies, "fcfs": FCFS(), ORACLE: SSJF()}
+    free = replace(host, max_wait_s=None, tenant_weights=None)
+    needed = any(not scenario.is_oracle(name) and not scenario.is_blind(name) for name in policies)
     runs: list[dict[str, JobTable]] = []
     work = [(seed, name) for seed in range(seeds) for name in wanted]
     for seed, name in track(work, description="simulating", transient=True):
         if seed == len(runs):
+            items = items_of(seed)
             trace = scenario.with_predictions(
                 scenario.make_trace(items, arrivals, seed), items, predictor, seed, needed=needed
             )
             runs.append({})
         runs[seed][name] = scenario.run_policy(
-            trace, name, wanted[name], host, seed=seed, predictor_seconds=predictor_seconds
+            trace,
+            "sjf" if name == ORACLE else name,
+            wanted[name],
+            free if name == ORACLE else host,
+            seed=seed,
+            predictor_seconds=predictor_seconds,
         )
     for run in runs:
-        for reference in ("fcfs", "sjf"):
-            if reference not in policies:
-                run[f"({reference})"] = run.pop(reference)
+        if "fcfs" not in policies:
+            run["(fcfs)"] = run.pop("fcfs")
     return runs
 
 
@@ -164,7 +186,7 @@ def _report(runs: "list[dict[str, JobTable]]", host: "Host", seeds: int, out: Pa
 
     summaries: list[Summary] = []
     for run in runs:
-        fcfs, oracle = run.get("fcfs", run.get("(fcfs)")), run.get("sjf", run.get("(sjf)"))
+        fcfs, oracle = run.get("fcfs", run.get("(fcfs)")), run[ORACLE]
         assert fcfs is not None
         alone_s = host.alone_s(fcfs.input_tokens.tolist(), fcfs.output_tokens.tolist())
         summaries += [
@@ -174,7 +196,7 @@ def _report(runs: "list[dict[str, JobTable]]", host: "Host", seeds: int, out: Pa
         ]
     shown = {name: table for name, table in runs[0].items() if not name.startswith("(")}
     picture = completion_times(shown)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_jobs_csv(out / "jobs.csv", [table for run in runs for name, table in run.items() if name in shown])
     write_summary(out / "summary.json", summaries)
     save(picture, out / "completion_times.png")

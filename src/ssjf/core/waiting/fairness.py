@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush, nsmallest
 
 from ssjf.core.types import AdaptivePolicy, Job, Policy
-from ssjf.core.waiting.queue import WaitingQueue
+from ssjf.core.waiting.queue import WaitingQueue, limiting
 
 _MANY = 4096  # tenants that are remembered while they pause
 
@@ -83,8 +83,8 @@ class _KeyOf:
 class FairQueue:
     """A `WaitingQueue` for each tier and tenant; of the best tier, the tenant who was given least goes first.
 
-    `max_wait_s` stands above fairness, as it does above any order. An adaptive policy's wait limit is not asked for:
-    its key orders the jobs of each tenant.
+    `max_wait_s` stands above fairness, as it does above any order. An adaptive policy's wait limit stands below it: the
+    policy is asked about the oldest job of all, and what it says holds among the jobs of the tenant whose turn it is.
 
     Args:
         policy: the order among one tenant's jobs; keys that stand still, or a `SizedPolicy`'s.
@@ -94,6 +94,7 @@ class FairQueue:
 
     def __init__(self, policy: Policy, counters: TenantCounters, *, max_wait_s: float | None = None) -> None:
         self._order: Policy = _KeyOf(policy) if isinstance(policy, AdaptivePolicy) else policy
+        self._adaptive = limiting(policy)
         self._counters = counters
         self._max_wait_s = max_wait_s
         self._tiers: dict[int, dict[str, WaitingQueue]] = {}
@@ -113,7 +114,7 @@ class FairQueue:
             self._counters.begin(request.tenant, {name for tenants in self._tiers.values() for name in tenants})
         tenants = self._tiers.setdefault(request.tier, {})
         if request.tenant not in tenants:
-            tenants[request.tenant] = WaitingQueue(self._order)
+            tenants[request.tenant] = WaitingQueue(self._order, tell_oldest=self._adaptive is not None)
         tenants[request.tenant].push(job, now)
         self._jobs[request.request_id] = job
         if self._max_wait_s is not None:
@@ -137,7 +138,13 @@ class FairQueue:
             if now - oldest.request.arrival_time >= self._max_wait_s:
                 return oldest
         tenants = self._tiers[min(self._tiers)]
-        return tenants[min(tenants, key=lambda name: (self._counters.of(name), name))].peek(now)
+        queue = tenants[min(tenants, key=lambda name: (self._counters.of(name), name))]
+        if self._adaptive is not None:
+            oldest = min((other.oldest() for other in tenants.values()), key=_age)
+            longest = queue.oldest()
+            if now - longest.request.arrival_time >= self._adaptive.wait_limit_s(oldest, now):
+                return longest
+        return queue.peek(now)
 
     def remove(self, request_id: str) -> Job | None:
         """Take out one job wherever it stands; None when it does not wait."""
@@ -178,3 +185,7 @@ class FairQueue:
         """The job's place in the policy's order, whoever's it is: whom memory that runs out takes from."""
         request = job.request
         return request.tier, self._order.key(job, now), request.arrival_time, job.sequence
+
+
+def _age(job: Job) -> tuple[float, int]:
+    return job.request.arrival_time, job.sequence

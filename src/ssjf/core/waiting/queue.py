@@ -28,17 +28,17 @@ class WaitingQueue:
     Args:
         policy: the order.
         max_wait_s: serve the oldest first once it waited this long; None for no bound.
+        tell_oldest: `oldest` is going to be asked for, though the policy itself does not need it.
     """
 
-    def __init__(self, policy: Policy, *, max_wait_s: float | None = None) -> None:
+    def __init__(self, policy: Policy, *, max_wait_s: float | None = None, tell_oldest: bool = False) -> None:
         if max_wait_s is not None and not max_wait_s >= 0:
             raise ValueError(f"max_wait_s must be at least 0, not {max_wait_s}")
         self._policy = policy
         self._static = policy.static
         self._max_wait_s = max_wait_s
-        self._adaptive = (
-            policy if isinstance(policy, AdaptivePolicy) and getattr(policy, "limits_waits", True) else None
-        )
+        self._adaptive = limiting(policy)
+        self._tell_oldest = tell_oldest or self._adaptive is not None
         self._jobs: dict[str, Job] = {}
         self._heap: list[tuple[int, float, float, int, int, Job]] = []
         self._sized = policy if isinstance(policy, SizedPolicy) and not policy.static else None
@@ -46,7 +46,7 @@ class WaitingQueue:
         # by arrival, and by tier and arrival; each kept only where somebody asks for it
         self._by_age: list[tuple[int, float, int, int, Job]] = []
         self._by_tier: list[tuple[int, float, int, int, Job]] = []
-        in_use = ((self._by_age, max_wait_s is not None), (self._by_tier, self._adaptive is not None))
+        in_use = ((self._by_age, max_wait_s is not None), (self._by_tier, self._tell_oldest))
         self._aged = [heap for heap, used in in_use if used]
 
     def __len__(self) -> int:
@@ -73,7 +73,7 @@ class WaitingQueue:
             self._buckets[request.tier].push(job)
         if self._max_wait_s is not None:
             heappush(self._by_age, (0, request.arrival_time, job.sequence, job.ticket, job))
-        if self._adaptive is not None:
+        if self._tell_oldest:
             heappush(self._by_tier, (request.tier, request.arrival_time, job.sequence, job.ticket, job))
 
     def pop(self, now: float) -> Job:
@@ -105,6 +105,10 @@ class WaitingQueue:
         """Waiting jobs in the order of their keys, all or the first few, for display. O(n log(limit))."""
         return nsmallest(limit or len(self), self._jobs.values(), key=lambda job: self.rank(job, now))
 
+    def oldest(self) -> Job:
+        """Who arrived first among those of the best tier, if that is kept. The queue must not be empty."""
+        return _first(self._by_tier)
+
     def oldest_arrival(self) -> float:
         """Arrival time of whoever arrived first among the waiting. The queue must not be empty. O(n)."""
         return min(job.request.arrival_time for job in self._jobs.values())
@@ -120,7 +124,7 @@ class WaitingQueue:
             if now - oldest.request.arrival_time >= self._max_wait_s:
                 return oldest
         if self._adaptive is not None:
-            oldest = _first(self._by_tier)
+            oldest = self.oldest()
             if now - oldest.request.arrival_time >= self._adaptive.wait_limit_s(oldest, now):
                 return oldest
         if self._sized is not None:
@@ -150,6 +154,11 @@ class WaitingQueue:
             if len(heap) > _COMPACT_MIN and len(heap) > 2 * num_live:
                 heap[:] = [entry for entry in heap if entry[3] == entry[4].ticket]
                 heapify(heap)
+
+
+def limiting(policy: Policy) -> AdaptivePolicy | None:
+    """The policy, if it says how long the oldest job may be kept waiting."""
+    return policy if isinstance(policy, AdaptivePolicy) and getattr(policy, "limits_waits", True) else None
 
 
 def _first(heap: list[tuple[int, float, int, int, Job]]) -> Job:

@@ -97,9 +97,21 @@ class Placer:
             self._adaptive.finished(job, service_s)
         return job.request
 
-    def forget(self, request_id: str) -> None:
-        """A request was given up; there is nothing to learn from it. Idempotent."""
-        self._live.pop(request_id, None)
+    def forget(self, request_id: str, now: float | None = None) -> None:
+        """A request was given up, or ended where its length cannot be learned. Idempotent.
+
+        Args:
+            request_id: of any request.
+            now: when it ended; None where nobody knows. What an adaptive policy has been told to have started has to
+                end for it too, or it would wait for that for ever.
+        """
+        job = self._live.pop(request_id, None)
+        if job is None or job.started_at is None or now is None:
+            return
+        job.finished_at = now
+        job.status = Status.ABORTED
+        if self._adaptive is not None:
+            self._adaptive.finished(job, now - job.started_at)
 
 
 def _capped(prediction: Prediction, max_tokens: int) -> Prediction:

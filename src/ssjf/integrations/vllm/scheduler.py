@@ -129,7 +129,7 @@ class SSJFScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM is not instal
             self._prefilling.pop(request_id, None)
             prefill_s = self._prefill_s.pop(request_id, None)
             if request.status not in _ENDED_BY_ITSELF:
-                self._placer.forget(request_id)
+                self._placer.forget(request_id, self.clock())
                 continue
             num_output_tokens = request.num_output_tokens
             prediction = self._placer.job(request_id).prediction

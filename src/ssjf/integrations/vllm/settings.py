@@ -1,15 +1,18 @@
-"""The settings inside vLLM: environment (`SSJF_VLLM_...`) over defaults; vLLM has no flags for what it loads.
+"""The settings inside vLLM: environment, over the TOML file that `SSJF_VLLM_CONFIG` names, over defaults.
+
+vLLM has no flags for what it loads; the variables are `SSJF_VLLM_...`.
 
 The processes of one vLLM (API servers, engine) inherit one environment, so they agree.
 """
 
 import logging
+import os
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ssjf.config import read_settings
+from ssjf.config import OptionalPath, read_settings
 from ssjf.core.priority import sortable
 from ssjf.core.service import LinearServiceModel
 from ssjf.core.types import Policy
@@ -26,9 +29,10 @@ class VLLMSettings(BaseSettings):
         env_prefix="SSJF_VLLM_", frozen=True, extra="forbid", strict=True, allow_inf_nan=False
     )
 
+    config: OptionalPath = Field(None, description="TOML file with these settings; variables win over it")
     policy: str = Field("auto", description="who is served next, as NAME or NAME:CONSTANT=VALUE")
     predictor: str = Field("default", description="front door: name of a predictor or folder of a trained one")
-    lessons: Path | None = Field(
+    lessons: OptionalPath = Field(
         None, description="front door: file in which true lengths, with prompts, are kept and shared by all API servers"
     )
     tokens_in_priority: bool = Field(
@@ -71,12 +75,13 @@ class VLLMSettings(BaseSettings):
 
 
 def load_settings() -> VLLMSettings:
-    """Settings from the environment and the defaults.
+    """Settings from the environment, the file that it names, and the defaults.
 
     Raises:
         ConfigError: a value is out of range or contradicts another, or a variable is no setting; the message names it.
     """
-    settings = read_settings(VLLMSettings)
+    file = os.environ.get("SSJF_VLLM_CONFIG")
+    settings = read_settings(VLLMSettings, Path(file) if file else None)
     if (settings.seconds_per_token is None) != (settings.seconds_per_input_token is None):
         raise ConfigError(
             "set both SSJF_VLLM_SECONDS_PER_TOKEN and SSJF_VLLM_SECONDS_PER_INPUT_TOKEN, or neither to have them "

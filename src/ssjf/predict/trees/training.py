@@ -94,7 +94,7 @@ def _require_lightgbm() -> None:
         import lightgbm  # noqa: F401, PLC0415
         import scipy.sparse  # noqa: F401, PLC0415
     except (ImportError, OSError) as error:  # OSError: the system lacks libgomp
-        raise ConfigError(f"training trees needs LightGBM: pip install 'ssjf[train]' ({error})") from None
+        raise ConfigError(f"training trees needs LightGBM: pip install 'ssjf[trees]' ({error})") from None
 
 
 class _Table:

@@ -148,5 +148,5 @@ def load_cost_model(path: Path) -> StepCostModel:
         )
     try:
         return StepCostModel(**{name: float(value) for name, value in coefficients.items()})
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise DataError(f"cost model {path}: {error}") from None

@@ -15,8 +15,10 @@ class FeedbackLogger(StatLoggerBase):  # type: ignore[misc]  # vLLM is not insta
 
     def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
         """One for each engine of this API server."""
-        # with several API servers each sees a part of the requests, and cannot tell what another order would have given
-        alone = getattr(vllm_config.parallel_config, "_api_process_count", 1) == 1
+        # with several API servers each sees a part of the requests, and with several engines those of all come here:
+        # then nobody can tell what another order would have given
+        parallel = vllm_config.parallel_config
+        alone = getattr(parallel, "_api_process_count", 1) == getattr(parallel, "data_parallel_size", 1) == 1
         self._num_slots = vllm_config.scheduler_config.max_num_seqs if alone and engine_index == 0 else None
 
     def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
