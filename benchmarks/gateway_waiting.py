@@ -120,7 +120,7 @@ async def _decide(policy: str, num_waiting: int) -> None:
             request_id=str(number), prompt="x" * rng.randint(1, 500), num_prompt_tokens=20, arrival_time=now
         )
         incoming = Incoming(
-            request=request, path="", body=b"{}", stream=True, usage_wanted=False, hint=None, single=True
+            request=request, client_id="", path="", body=b"{}", stream=True, usage_wanted=False, hint=None, single=True
         )
         live[str(number)] = dispatcher.submit(incoming, [server])
 

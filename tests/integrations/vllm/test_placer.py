@@ -75,9 +75,7 @@ def test_what_was_given_up_while_it_ran_has_ended_for_the_policy_too() -> None:
         name = f"{number}"
         placer.place(_request(name, arrival=now), Prediction(5.0))
         placer.started(name, now)
-        policy.wait_limit_s(
-            Job(_request("oldest", arrival=now), sequence=10**6), now
-        )
+        policy.wait_limit_s(Job(_request("oldest", arrival=now), sequence=10**6), now)
         if number % 3:
             placer.finished(name, now + 5, num_output_tokens=5, prefill_s=None)
         else:
