@@ -86,6 +86,7 @@ async def test_a_seed_gives_the_same_answer_alone_and_in_a_crowd(bundled: str) -
         alone = await answer(7)
         assert set(await asyncio.gather(*(answer(7) for _ in range(6)))) == {alone}
         assert len(set(await asyncio.gather(*(answer(None) for _ in range(6))))) > 1
+        assert await answer(-1) == await answer(-1)
 
 
 async def test_a_stop_string_is_never_sent(bundled: str) -> None:

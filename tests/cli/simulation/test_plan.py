@@ -66,6 +66,8 @@ def test_first_tokens_are_promised_with_an_engines_cost_model(tmp_path: Path) ->
         (["--limit", "p99-jct=30", "--arrivals", "poisson:2"], "the rate follows from the load"),
         (["--limit", "p99-jct=30", "--jobs", "5"], "--jobs"),
         (["--limit", "p99-jct=30", "--slots", "0"], "--slots"),
+        (["--limit", "p99-jct=30", "--rate", "1e9"], "too many to simulate"),
+        (["--limit", "p99-jct=30", "--base-seconds", "0", "--seconds-per-token", "0"], "take no time"),
         (["--limit", "p99-jct=30", "--workload", "x.csv"], "either --workload FILE or --lengths"),
     ],
 )

@@ -284,3 +284,10 @@ def test_results_that_are_there_survive_a_run_that_fails(workload: Path, tmp_pat
     workload.write_text(HEADER + "0,1,x,5\n")
     invoke("--workload", str(workload), "--policy", "fcfs", "--out", str(out))
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_where_results_cannot_go_is_found_out_before_the_run(workload: Path) -> None:
+    for out in (workload, workload / "below"):
+        result = invoke("--workload", str(workload), "--policy", "fcfs", "--out", str(out))
+        assert isinstance(result.exception, UserError)
+        assert "name a folder" in str(result.exception)

@@ -1,6 +1,7 @@
 """Settings come from the environment, and what cannot work is refused by name."""
 
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +50,16 @@ def test_auto_becomes_auto_static_and_the_log_says_so(
 def test_settings_for_vllm_are_no_mistake_of_the_gateway_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSJF_VLLM_POLICY", "ssjf")
     assert load_serve_settings().policy == "auto"
+
+
+def test_a_file_may_hold_the_settings_and_variables_win(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "ssjf.toml"
+    file.write_text('policy = "ssjf"\nlessons = "lessons.sqlite"\naccept_hints = true\n')
+    monkeypatch.setenv("SSJF_VLLM_CONFIG", str(file))
+    settings = load_settings()
+    assert (settings.policy, settings.lessons, settings.accept_hints) == ("ssjf", Path("lessons.sqlite"), True)
+    monkeypatch.setenv("SSJF_VLLM_POLICY", "fcfs")
+    assert load_settings().policy == "fcfs"
+    file.write_text('polcy = "ssjf"')
+    with pytest.raises(ConfigError, match="did you mean 'policy'"):
+        load_settings()
