@@ -193,11 +193,16 @@ def _trace(spec: str, path: str) -> Trace:
     return Trace([item.arrival_s for item in items if item.arrival_s is not None], scale, path)
 
 
+_LEAST, _MOST = 1e-9, 1e9  # beyond, sums of gaps are no numbers to reckon with
+
+
 def _positive(spec: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
-        raise ConfigError(f"arrivals {spec!r}: {text!r} is not a positive number; expected {GRAMMAR}")
+    if not _LEAST <= value <= _MOST:
+        raise ConfigError(
+            f"arrivals {spec!r}: {text!r} is not a positive number from {_LEAST:g} to {_MOST:g}; expected {GRAMMAR}"
+        )
     return value

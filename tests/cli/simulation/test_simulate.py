@@ -286,6 +286,19 @@ def test_results_that_are_there_survive_a_run_that_fails(workload: Path, tmp_pat
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
+@pytest.mark.parametrize("option", ["--kv-tokens", "--prefix-hit-fraction", "--prefix-lifetime-s"])
+def test_an_option_that_nothing_heeds_is_refused(workload: Path, tmp_path: Path, option: str) -> None:
+    result = invoke("--workload", str(workload), "--policy", "fcfs", option, "1", "--out", str(tmp_path / "out"))
+    assert f"{option} is for simulations with --cost-model" in str(result.exception)
+
+
+@pytest.mark.parametrize("arrivals", ["poisson:1e-308", "gamma:1:1e200", "gamma:1:1e-200", "poisson:nan"])
+def test_arrivals_that_cannot_be_reckoned_with_are_refused(workload: Path, tmp_path: Path, arrivals: str) -> None:
+    result = invoke("--workload", str(workload), "--arrivals", arrivals, "--out", str(tmp_path / "out"))
+    assert isinstance(result.exception, UserError)
+    assert "is not a positive number from" in str(result.exception)
+
+
 def test_where_results_cannot_go_is_found_out_before_the_run(workload: Path) -> None:
     for out in (workload, workload / "below"):
         result = invoke("--workload", str(workload), "--policy", "fcfs", "--out", str(out))

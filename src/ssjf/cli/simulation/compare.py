@@ -105,6 +105,9 @@ def compare(
 
     def host(sample: "Sequence[WorkItem]", num_slots: int, wait_s: float | None) -> "Host":
         if cost_model is None:
+            scenario.refuse_without_cost_model(
+                kv_tokens=kv_tokens, prefix_hit_fraction=prefix_hit_fraction, prefix_lifetime_s=prefix_lifetime_s
+            )
             linear = scenario.linear_host(
                 slots=num_slots,
                 batching=batching,

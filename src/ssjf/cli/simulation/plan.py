@@ -85,6 +85,8 @@ def plan(
         )
 
     items = items_of(0, jobs)
+    if cost_model is None:
+        scenario.refuse_without_cost_model(kv_tokens=kv_tokens)
     host = (
         scenario.linear_host(
             slots=slots,

@@ -68,6 +68,13 @@ def read_items(
     return read_workload(workload, target_model=target_model)[:limit]
 
 
+def refuse_without_cost_model(**options: float | None) -> None:
+    """Options that only a simulation iteration by iteration heeds, where there is none; None and 0 were not given."""
+    for name, value in options.items():
+        if value:
+            raise ConfigError(f"--{name.replace('_', '-')} is for simulations with --cost-model")
+
+
 def make_batching(name: str, slots: int, batch_wait_s: float) -> "Batching":
     """One of the batching settings, checked against the number of slots."""
     from ssjf.core.places.batching import Continuous, Dynamic, Static

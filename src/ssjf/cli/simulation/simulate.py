@@ -93,6 +93,9 @@ def simulate(
     items = items_of(0)
     host: LinearHost | StepHost
     if cost_model is None:
+        scenario.refuse_without_cost_model(
+            kv_tokens=kv_tokens, prefix_hit_fraction=prefix_hit_fraction, prefix_lifetime_s=prefix_lifetime_s
+        )
         host = scenario.linear_host(
             slots=slots,
             batching=batching,
