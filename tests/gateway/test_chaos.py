@@ -71,7 +71,7 @@ async def test_every_request_has_exactly_one_outcome_and_the_sums_agree(monkeypa
                 seen["completed"] += 1
             elif response.status == 200:
                 code = orjson.loads(text.split("data: ")[-1])["error"]["code"]
-                assert code == "engine_error"
+                assert code in {"engine_error", "timeout"}
                 seen["failed"] += 1
             else:
                 assert "error" in text, (response.status, text)
