@@ -207,7 +207,7 @@ async def test_an_engine_that_fails_what_another_does_is_left_out_in_the_end() -
 
 
 async def test_who_runs_out_of_time_is_told_and_no_other_engine_begins_for_nothing() -> None:
-    async with site(2, automatic=False, total_timeout_s=0.2) as there:
+    async with site(2, automatic=False, total_timeout_s=0.5) as there:
         for number in range(1, 4):
             status, _, body = await there.ask(f"request {number}")
             assert (status, body["error"]["code"]) == (504, "timeout")
