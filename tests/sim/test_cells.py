@@ -2,9 +2,14 @@
 
 import importlib.util
 import json
+import os
+import signal
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import active_children
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,3 +104,17 @@ def test_cells_are_computed_one_after_another_as_they_are_asked_for() -> None:
     assert next(running)[0] == CELLS[0]
     running.close()
     assert list(running) == []
+
+
+def test_an_interrupt_while_cells_are_handed_out_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    submit = ProcessPoolExecutor.submit
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return submit(*arguments)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", interrupted)
+    before = set(active_children())
+    with pytest.raises(KeyboardInterrupt):
+        next(compute(laboratory(), CELLS, workers=2))
+    assert set(active_children()) <= before

@@ -101,12 +101,12 @@ def compute(
     pool = ProcessPoolExecutor(
         min(workers, len(cells)), mp_context=get_context("spawn"), initializer=_begin, initargs=(laboratory,)
     )
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        waiting = {pool.submit(_run, cell): cell for cell in cells}
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    try:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            waiting = {pool.submit(_run, cell): cell for cell in cells}
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # an interrupt that came meanwhile is raised here
         for future in as_completed(waiting):
             yield waiting[future], future.result()
     except BrokenProcessPool:
