@@ -101,7 +101,7 @@ async def test_a_body_over_the_limit_is_a_413() -> None:
         body = b'{"prompt": "' + b"a" * (MAX_BODY_BYTES + 12 * 2**20) + b'"}'
         async with served.http.post(served.url + "/v1/completions", data=io.BytesIO(body)) as response:
             assert response.status == 413
-            assert (await response.json())["error"]["code"] == "request_too_large"
+            assert (await response.json())["error"]["code"] == "body_too_large"
         assert (await post(served, "/v1/completions", prompt="a", max_tokens=3))[0] == 200
 
 

@@ -64,7 +64,7 @@ class Stack:
     async def all_predicted(self) -> None:
         """Wait until everybody who waits has a place of its own: a prediction, no fallback."""
         live = self.gateway.dispatcher._live.values()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while any(e.decided_by is not None and e.decided_by.source == "fallback" for e in live):
                 await self.metrics()
 

@@ -24,6 +24,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from ssjf.asgi import ClientGone, receive_body, until_disconnect
 from ssjf.engine.params import Call, PromptTokenizer, parse_call
 from ssjf.engine.worker import Engine, Generation
 from ssjf.errors import BackendError, RequestError
@@ -31,10 +32,6 @@ from ssjf.openai import DONE_EVENT, JSONObject, error_body, parse_json_object, r
 
 MAX_BODY_BYTES = 8 * 2**20
 """A request's body may have so many bytes; a context of 10^6 tokens takes about half of it."""
-
-# A body over the limit is read to its end all the same, up to this many bytes: a client that is still sending when the
-# connection closes never sees why.
-_MAX_DISCARDED_BYTES = 64 * 2**20
 
 
 class Service:
@@ -111,10 +108,10 @@ class _Completions:
         headers = {"x-request-id": request.headers["x-request-id"]} if "x-request-id" in request.headers else {}
         response: Response | None
         try:
-            body = await _read_body(receive)
-            if body is None:
-                return
+            body = await receive_body(receive, MAX_BODY_BYTES)
             response = await self._answer(parse_json_object(body), receive, send, headers)
+        except ClientGone:
+            return
         except RequestError as error:
             response = _json_response(request_error_body(error), status=error.status)
         except BackendError as error:
@@ -239,8 +236,7 @@ async def _watched(receive: Receive, on_gone: Callable[[], None]) -> AsyncIterat
     """Call `on_gone` when the client goes away in the meantime."""
 
     async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        await until_disconnect(receive)
         on_gone()
 
     watcher = asyncio.create_task(watch())
@@ -248,30 +244,6 @@ async def _watched(receive: Receive, on_gone: Callable[[], None]) -> AsyncIterat
         yield
     finally:
         watcher.cancel()
-
-
-async def _read_body(receive: Receive) -> bytes | None:
-    """The request's body; None when the client went away meanwhile.
-
-    Raises:
-        RequestError: it is larger than `MAX_BODY_BYTES`.
-    """
-    chunks: list[bytes] = []
-    size, more = 0, True
-    while more and size <= _MAX_DISCARDED_BYTES:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        chunk = message.get("body", b"")
-        size, more = size + len(chunk), message.get("more_body", False)
-        if size <= MAX_BODY_BYTES:
-            chunks.append(chunk)
-        else:
-            chunks.clear()
-    if size > MAX_BODY_BYTES:
-        limit = f"{MAX_BODY_BYTES // 2**20} MiB"
-        raise RequestError(f"the request body is larger than {limit}", status=413, code="request_too_large")
-    return b"".join(chunks)
 
 
 class _EngineCollector(Collector):

@@ -32,7 +32,7 @@ async def main(schemathesis: str) -> int:
             edge(make_app(gateway)) as (_, port),
         ):
             command = [schemathesis, "run", f"http://127.0.0.1:{port}/openapi.json", "--max-examples", "200"]
-            command += ["--seed", "1", "--request-timeout", _ANSWER_S, "--workers", "2"]
+            command += ["--seed", "1", "--request-timeout", _ANSWER_S]
             command += ["--checks", "not_a_server_error,status_code_conformance,content_type_conformance"]
             process = await asyncio.create_subprocess_exec(*command)
             found = await process.wait()

@@ -110,6 +110,34 @@ async def test_paths_queries_and_headers_arrive_as_they_came() -> None:
         assert "Content-Type" not in headers
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings"])
+async def test_headers_of_an_answer_arrive_byte_for_byte(path: str) -> None:
+    async def answer_raw(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        body = b'{"data": [{"id": "tiny"}], "usage": {"completion_tokens": 2}}'
+        if head.startswith((b"GET /v1/models", b"POST")):
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+            head += b"x-utf8: \xe6\x97\xa5\xe6\x9c\xac\r\nx-latin: caf\xe9\r\n"
+        else:
+            head = b"HTTP/1.1 200 OK\r\n" if head.startswith(b"GET /health") else b"HTTP/1.1 404 Not Found\r\n"
+        writer.write(head + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer_raw, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with before(backend=[url]) as (_, port):
+            body = b'{"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}'
+            head = b"POST %s HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % (
+                path.encode(),
+                len(body),
+            )
+            answer = await talk(port, head + body)
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert b"x-utf8: \xe6\x97\xa5\xe6\x9c\xac\r\n" in answer
+    assert b"x-latin: caf\xe9\r\n" in answer
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions/", "/v1/chat/completions?x=1"])
 async def test_a_slash_or_a_query_is_no_way_around_the_queue_either(path: str) -> None:
     async with Engine().running() as engine, before(engine) as (gateway, port), aiohttp.ClientSession() as session:

@@ -45,8 +45,8 @@ class EngineUnreachable(BackendError):
     """No connection could be made: nothing of the request has reached the engine."""
 
 
-def forwardable(headers: Headers, *, keep_keys: bool = False) -> list[tuple[str, str]]:
-    """The headers that may pass from one hop to the next: not those that belong to one, or are said to.
+def forwardable(headers: Headers, *, keep_keys: bool = False) -> list[tuple[bytes, bytes]]:
+    """The headers that may pass from one hop to the next, as they are: not those that belong to one, or are said to.
 
     Args:
         headers: those that came.
@@ -55,7 +55,7 @@ def forwardable(headers: Headers, *, keep_keys: bool = False) -> list[tuple[str,
     named = [value for name, value in headers if name.lower() == b"connection"]
     of_this_hop = _NOT_FORWARDED.union(word.strip().lower() for value in named for word in value.split(b","))
     return [
-        (name.decode("latin-1"), _text(value))
+        (name, value)
         for name, value in headers
         if name.lower() not in of_this_hop
         and not name.lower().startswith(_OWN_PREFIX)
@@ -112,7 +112,7 @@ class HTTPBackend:
 
     @contextlib.asynccontextmanager
     async def request(
-        self, method: str, path: str, *, headers: list[tuple[str, str]] | None = None, body: bytes | None = None
+        self, method: str, path: str, *, headers: Headers = (), body: bytes | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request; yields the response when its headers are there. Leaving early closes the connection.
 
@@ -123,12 +123,13 @@ class HTTPBackend:
             BackendError: the engine does not answer, or does not speak HTTP.
         """
         assert self._session is not None, "open() comes first"
+        texts = [(name.decode("latin-1"), _text(value)) for name, value in headers]
         if self._api_key is not None:
-            headers = [(name, value) for name, value in headers or () if name.lower() != "authorization"]
-            headers.append(("Authorization", f"Bearer {self._api_key}"))
+            texts = [(name, value) for name, value in texts if name.lower() != "authorization"]
+            texts.append(("Authorization", f"Bearer {self._api_key}"))
         try:
             url = yarl.URL(self._base + path, encoded=True)  # as it came: nothing is resolved or quoted anew
-            response = await self._session.request(method, url, data=body, headers=headers, allow_redirects=False)
+            response = await self._session.request(method, url, data=body, headers=texts, allow_redirects=False)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise EngineUnreachable(f"the engine cannot be reached ({type(error).__name__})") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -83,7 +83,7 @@ function show(state) {
     + (state.shadow_estimate ? `. Shadow policy: ${percent(state.shadow_estimate.gain)} below as served (estimate)` : "");
   $("ttft-text").textContent = summary(state.ttft, "no stream has begun yet");
   scatter(state.predictions);
-  rows("backends", state.backends.map((b) => [b.name, b.kind, b.up ? "up" : { text: "out of order", kind: "down" }, b.slots == null ? b.running : `${b.running} of ${b.slots}`, seconds(b.work_left_s)]));
+  rows("backends", state.backends.map((b) => [b.name, b.kind, b.up ? "up" : { text: "out of order", kind: "down" }, (b.slots == null ? `${b.running}` : `${b.running} of ${b.slots}`) + (b.own_queued ? `, ${b.own_queued} in its own queue` : ""), seconds(b.work_left_s)]));
   rows("outcomes", Object.entries(state.outcomes).map(([name, count]) => [name, count]));
   $("adaptive").replaceChildren(...state.adaptive.map((lane) => {
     const line = document.createElement("p");

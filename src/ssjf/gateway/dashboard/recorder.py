@@ -97,7 +97,6 @@ class Recorder:
                     "running": member.server.num_running,
                     "slots": member.server.slots if member.mode == "hold" else None,
                     "work_left_s": member.server.work_left_s(now),
-                    "own_running": None if member.load is None else member.load.num_running,
                     "own_queued": None if member.load is None else member.load.num_queued,
                 }
                 for member in self._pool.members

@@ -31,6 +31,7 @@ from ssjf.gateway.http.relay import StreamReader, usage_of
 from ssjf.gateway.http.replies import never, reply
 from ssjf.openai import error_body, sse_event
 
+_EVENT = b"data:"  # in every piece of a stream that brings something
 _EXIT_NOTICED_S = 1.0  # connections break sooner than the exit of the engine is known
 # such an answer says that this engine is not able, not that the request is wrong
 _TRY_ELSEWHERE = {429, 500, 502, 503, 504}
@@ -134,7 +135,7 @@ class Answer:
                 self.work.cancel()  # what it awaits; it goes on as after any failure of the engine
 
     def _stalled(self, now: float) -> BackendError | None:
-        """What the engine has failed to do in time. Bytes that bring no token, such as comments, do not count."""
+        """What the engine has failed to do in time. Comments that keep a connection alive do not count."""
         exchange, patience = self.exchange, self._way.patience
         if not exchange.incoming.stream:
             return None
@@ -284,10 +285,10 @@ class Answer:
         exchange = self.exchange
         self._reader = reader = StreamReader(usage_wanted=exchange.incoming.usage_wanted)
         async for data in response.content.iter_any():
-            now, num_before = clock.now(), reader.num_content_events
-            events = reader.feed(data)
-            if reader.num_content_events > num_before:
+            now = clock.now()
+            if _EVENT in data:
                 self._heard_at = now
+            events = reader.feed(data)
             if not self._started:
                 # not at its headers: until the first piece comes, another engine may still do better
                 if reader.nonsense:
@@ -341,9 +342,9 @@ class Answer:
         if exchange.decided_by is not None and exchange.decided_by.source != "fallback":
             self._own_headers["x-ssjf-predicted-tokens"] = f"{exchange.decided_by.num_output_tokens:.1f}"
         headers = [
-            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            (name.lower(), value)
             for name, value in forwardable(response.raw_headers)
-            if name.lower() != "x-request-id"
+            if name.lower() != b"x-request-id"
         ]
         headers += [(name.encode(), value.encode()) for name, value in self._own_headers.items()]
         if length is not None:

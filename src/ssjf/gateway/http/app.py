@@ -14,12 +14,13 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ssjf.asgi import until_disconnect
 from ssjf.errors import BackendError, RequestError
 from ssjf.gateway import clock
 from ssjf.gateway.dispatcher import Unavailable
 from ssjf.gateway.exchange import Exchange
 from ssjf.gateway.http.answer import Answer, Way
-from ssjf.gateway.http.endpoint import Asked, Endpoint, Gateway, until_disconnect
+from ssjf.gateway.http.endpoint import Asked, Endpoint, Gateway
 from ssjf.gateway.http.incoming import parse
 from ssjf.gateway.http.openapi import openapi
 from ssjf.gateway.http.passing import PassThrough

@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from ssjf.asgi import ClientGone, receive_body
 from ssjf.errors import QueueFull, RequestError
 from ssjf.gateway import clock
 from ssjf.gateway.backends.pool import Pool
@@ -24,9 +25,6 @@ from ssjf.openai import error_body, request_error_body
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _DRAINING_RETRY_S = 5
 _BODY_S = 60.0  # for a client to send its body
-# A body over the limit is read to its end all the same, up to this many bytes: a client that is still sending when the
-# connection closes never sees why.
-_MAX_DISCARDED_BYTES = 64 * 2**20
 
 
 @dataclass(slots=True)
@@ -96,10 +94,6 @@ class Draining(Exception):
     """No new work is accepted."""
 
 
-class ClientGone(Exception):
-    """The client left before it had sent its request."""
-
-
 @dataclass(slots=True)
 class Asked:
     """One request as it came.
@@ -108,6 +102,7 @@ class Asked:
         scope, receive, send: of ASGI.
         headers: by lower-case name.
         own_headers: those that the gateway adds to the answer.
+        started: the client has got the beginning of an answer.
     """
 
     scope: Scope
@@ -115,6 +110,7 @@ class Asked:
     send: Send
     headers: Mapping[str, str]
     own_headers: dict[str, str]
+    started: bool = False
 
     @property
     def path(self) -> str:
@@ -191,7 +187,7 @@ class Endpoint:
         arriving = _Arriving(self._gateway)
         try:
             async with asyncio.timeout(_BODY_S):
-                body = await _receive_body(receive, self._gateway.max_body_bytes, arriving)
+                body = await receive_body(receive, self._gateway.max_body_bytes, taken=arriving.take)
         except TimeoutError:
             raise RequestError(
                 f"the request body did not come within {_BODY_S:g} s", status=408, code="body_too_slow"
@@ -217,12 +213,6 @@ class _Arriving:
             raise QueueFull("the requests that are being sent fill the memory set aside for them")
 
 
-async def until_disconnect(receive: Receive) -> None:
-    """Return when the client has left."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
 def _check_path(scope: Scope) -> None:
     """Refuse paths that an engine, or a proxy before it, may read as others.
 
@@ -233,22 +223,3 @@ def _check_path(scope: Scope) -> None:
     _, *segments, last = unquote_to_bytes(raw).split(b"/")
     if not raw.isascii() or any(segment in (b"", b".", b"..") for segment in segments) or last in (b".", b".."):
         raise RequestError("the path must not have empty segments, '.' or '..'", code="invalid_path")
-
-
-async def _receive_body(receive: Receive, limit: int, arriving: _Arriving) -> bytes:
-    parts: list[bytes] = []
-    size, more = 0, True
-    while more and size <= _MAX_DISCARDED_BYTES:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        part = message.get("body", b"")
-        size, more = size + len(part), message.get("more_body", False)
-        if size <= limit:
-            arriving.take(len(part))
-            parts.append(part)
-        else:
-            parts.clear()
-    if size > limit:
-        raise RequestError(f"the request body is larger than {limit} bytes", status=413, code="body_too_large")
-    return b"".join(parts)

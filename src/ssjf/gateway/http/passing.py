@@ -6,12 +6,13 @@ from collections.abc import Mapping
 import aiohttp
 import orjson
 
+from ssjf.asgi import until_disconnect
 from ssjf.errors import BackendError
 from ssjf.gateway import clock
 from ssjf.gateway.backends.http import EngineUnreachable, forwardable
 from ssjf.gateway.backends.pool import Member
 from ssjf.gateway.dispatcher import Unavailable
-from ssjf.gateway.http.endpoint import Asked, Endpoint, until_disconnect
+from ssjf.gateway.http.endpoint import Asked, Endpoint
 from ssjf.gateway.http.replies import reply
 from ssjf.gateway.keys import NOBODY
 from ssjf.openai import error_body
@@ -53,12 +54,11 @@ class PassThrough(Endpoint):
         gateway = self._gateway
         failure = "the engine failed"
         for member in members:
-            answer = _Answer(asked)
             try:
                 async with asyncio.timeout(gateway.patience.total_s):
-                    await self._ask(asked, member, body, answer)
+                    await self._ask(asked, member, body)
             except (BackendError, aiohttp.ClientError, TimeoutError) as error:
-                if answer.started:
+                if asked.started:
                     raise _BrokenOff from error  # the server closes the connection: the client sees that it is cut off
                 failure = f"the engine failed ({type(error).__name__})"
                 if not isinstance(error, EngineUnreachable):
@@ -68,17 +68,17 @@ class PassThrough(Endpoint):
             else:
                 return
         gateway.telemetry.passed_through(502)
-        error_ = error_body(failure, kind="api_error", code="engine_error")
-        await reply(error_, 502, asked.own_headers)(asked.scope, asked.receive, asked.send)
+        told = error_body(failure, kind="api_error", code="engine_error")
+        await reply(told, 502, asked.own_headers)(asked.scope, asked.receive, asked.send)
 
-    async def _ask(self, asked: Asked, member: Member, body: bytes, answer: "_Answer") -> None:
+    async def _ask(self, asked: Asked, member: Member, body: bytes) -> None:
         patience = self._gateway.patience
         headers = forwardable(asked.scope["headers"], keep_keys=self._gateway.keys.required)
         async with asyncio.timeout(patience.first_token_s) as limit:
             async with member.http.request(asked.scope["method"], asked.path, headers=headers, body=body) as response:
                 limit.reschedule(None)
                 self._gateway.telemetry.passed_through(response.status)
-                await answer.start(response)
+                await _start(asked, response)
                 loop = asyncio.get_running_loop()
                 limit.reschedule(loop.time() + patience.stall_s)
                 async for data in response.content.iter_any():
@@ -87,22 +87,11 @@ class PassThrough(Endpoint):
                 await asked.send({"type": "http.response.body", "body": b""})
 
 
-class _Answer:
-    """What goes to the client."""
-
-    def __init__(self, asked: Asked) -> None:
-        self._asked = asked
-        self.started = False
-
-    async def start(self, response: aiohttp.ClientResponse) -> None:
-        headers = [
-            (name.encode("utf-8"), value.encode("utf-8"))
-            for name, value in forwardable(response.raw_headers)
-            if name.lower() != "x-request-id"
-        ]
-        headers += [(name.encode(), value.encode()) for name, value in self._asked.own_headers.items()]
-        self.started = True
-        await self._asked.send({"type": "http.response.start", "status": response.status, "headers": headers})
+async def _start(asked: Asked, response: aiohttp.ClientResponse) -> None:
+    headers = [(name, value) for name, value in forwardable(response.raw_headers) if name.lower() != b"x-request-id"]
+    headers += [(name.encode(), value.encode()) for name, value in asked.own_headers.items()]
+    asked.started = True
+    await asked.send({"type": "http.response.start", "status": response.status, "headers": headers})
 
 
 class _BrokenOff(Exception):
