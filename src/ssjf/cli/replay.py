@@ -132,6 +132,7 @@ def _write(run: "Run", out: Path) -> None:
     from ssjf.metrics.summary import summarize, write_summary
     from ssjf.metrics.table import JobTable, write_jobs_csv
     from ssjf.report import figures
+    from ssjf.report.style import saved
 
     make_folder(out)
     table = JobTable.from_records(sorted(run.records, key=lambda record: record.index))
@@ -145,10 +146,8 @@ def _write(run: "Run", out: Path) -> None:
         f"seconds to a whole answer: mean {summary['mean_jct_s']:.2f}, p50 {summary['p50_jct_s']:.2f}, "
         f"p90 {summary['p90_jct_s']:.2f}, p99 {summary['p99_jct_s']:.2f}, max {summary['max_jct_s']:.2f}"
     )
-    try:
-        figures.save(figures.completion_times({table.policy: table}), out / "completion_times.png")
-    except ConfigError as error:  # a picture is no reason to fail a run that is over
-        console.print(f"no picture: {error}", markup=False)
+    picture = saved(lambda: figures.completion_times({table.policy: table}), out / "completion_times.png")
+    console.print(f"drawn: {picture}", markup=False)
 
 
 def _show(run: "Run", planned: int, out: Path, *, interrupted: bool) -> None:

@@ -108,6 +108,15 @@ def svg(figure: "Figure") -> str:
     return text
 
 
+def saved(draw: Callable[[], "Figure"], path: Path) -> str:
+    """Draw and write a picture beside results that are there all the same; its name, or why there is none."""
+    try:
+        save(draw(), path)
+    except ConfigError as error:
+        return f"no {path.name} ({error})"
+    return path.name
+
+
 @styled
 def save(figure: "Figure", path: Path) -> None:
     """Write the picture, on white, in the format that the path's ending names."""

@@ -265,7 +265,7 @@ def test_without_matplotlib_there_are_figures_but_no_pictures(tmp_path: Path, mo
         (["--workers", "0"], "at least 1"),
         (["--base-seconds", "-1"], "at least 0"),
         (["--base-seconds", "0", "--seconds-per-token", "0"], "take no time"),
-        (["--out", "/dev/null/out"], "--out /dev/null/out: Not a directory"),
+        (["--out", "/dev/null/out"], "--out /dev/null/out cannot be made in /dev/null"),
         (["--loads", "1e-300"], "'1e-300' is not a positive number"),
         (["--max-wait-s", "nan"], "max-wait-s"),
         (["--workload", "nowhere.csv"], "either --workload FILE or --lengths"),

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ssjf.cli.folders import make_folder
 from ssjf.errors import DataError
 
 _JOBS, _LOADS = 5000, (0.5, 0.8, 0.9)
@@ -26,7 +27,7 @@ def characterize(
     from rich.console import Console
 
     from ssjf.report.predictors import length_distributions
-    from ssjf.report.style import save
+    from ssjf.report.style import saved
     from ssjf.workload.reader import read_workload
 
     lengths: dict[str, list[int]] = defaultdict(list)
@@ -43,11 +44,10 @@ def characterize(
         "gain: how far shortest-first with perfect knowledge lowers the mean completion time below FCFS's on one slot "
         f"at that load ({seeds} seeds of {_JOBS} jobs): no predictor and no policy that interrupts nobody gains more."
     )
-    picture = length_distributions(dict(sorted(lengths.items())))
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     (out / "lengths.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-    save(picture, out / "lengths.png")
-    console.print(f"written to {out}: lengths.json, lengths.png", soft_wrap=True)
+    picture = saved(lambda: length_distributions(dict(sorted(lengths.items()))), out / "lengths.png")
+    console.print(f"written to {out}: lengths.json, {picture}", soft_wrap=True)
 
 
 def _row(model: str, lengths: Sequence[int], seeds: int) -> dict[str, Any]:

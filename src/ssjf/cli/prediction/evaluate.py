@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ssjf.cli.folders import make_folder
 from ssjf.cli.prediction.samples import read_samples
 from ssjf.errors import ConfigError, DataError
 
@@ -71,14 +72,14 @@ def evaluate(
     if skipped:
         console.print(f"{skipped} rows without a prompt or a length were skipped")
     if as_json is not None:
-        as_json.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(as_json.parent, "--json")
         as_json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     if picture is not None:
         from ssjf.report.predictors import ranking_and_gain
-        from ssjf.report.style import save
+        from ssjf.report.style import saved
 
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        save(ranking_and_gain(rows), picture)
+        make_folder(picture.parent, "--picture")
+        console.print(f"drawn: {saved(lambda: ranking_and_gain(rows), picture)}")
 
 
 def _unseen(samples: "list[Sample]", names: Sequence[str]) -> "list[Sample]":

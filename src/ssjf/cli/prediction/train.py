@@ -137,6 +137,7 @@ def _show(trained: "Trained", skipped: int, out: Path) -> None:
             *(f"{metrics[f'coverage_{level}']:.0%}" for level in ("0.1", "0.5", "0.9")),
         )
     console = Console(markup=False)
+    console.width = max(console.width, 100)  # headings that are cut say nothing
     console.print(table)
     if skipped:
         console.print(f"{skipped} rows without a prompt or a length were skipped")

@@ -1,8 +1,9 @@
 """`ssjf compare`: the laboratory, a grid of policies × predictors × loads × slots × arrivals × seeds."""
 
 import os
+import signal
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ssjf.cli.simulation import scenario
+from ssjf.cli.folders import check_folder, make_folder
+from ssjf.cli.simulation import options, scenario
 from ssjf.errors import ConfigError, DataError, PluginError, SSJFError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ssjf.metrics.summary import Summary
     from ssjf.sim.compare import Case, Grid, Laboratory, Source
@@ -33,7 +35,7 @@ def compare(
     lengths: Annotated[
         str | None, typer.Option(help="generate answers of such lengths instead: paper, lognormal:180:1.1 ...")
     ] = None,
-    input_lengths: Annotated[str, typer.Option(help="and prompts of such lengths")] = "constant:1",
+    input_lengths: options.InputLengths = "constant:1",
     jobs: Annotated[int, typer.Option(help="requests of each cell, drawn anew for each seed")] = 20_000,
     policies: Annotated[
         str | None, typer.Option(help="names, separated by commas; default: all that are installed, and sjf")
@@ -56,28 +58,17 @@ def compare(
     ] = None,
     seeds: Annotated[int, typer.Option(help="repetitions of each case")] = 5,
     batching: Annotated[str, typer.Option(help="continuous | static | dynamic")] = "continuous",
-    batch_wait_s: Annotated[float, typer.Option(help="dynamic: how long a batch may wait to fill")] = 1.0,
-    base_seconds: Annotated[float, typer.Option(help="service seconds of any job")] = 0.1,
-    seconds_per_token: Annotated[float, typer.Option(help="more for each output token")] = 0.02,
-    seconds_per_input_token: Annotated[float, typer.Option(help="more for each input token")] = 0.0,
-    cost_model: Annotated[
-        Path | None,
-        typer.Option(help="iteration by iteration, with costs from `ssjf calibrate`, instead of the seconds"),
-    ] = None,
-    kv_tokens: Annotated[
-        int | None, typer.Option(help="with --cost-model: tokens that the KV cache holds; default: enough")
-    ] = None,
-    max_num_batched_tokens: Annotated[
-        int, typer.Option(help="with --cost-model: tokens computed in one iteration")
-    ] = 2048,
-    prefix_hit_fraction: Annotated[
-        float, typer.Option(help="with --cost-model: part of each prompt that the prefix cache has")
-    ] = 0.0,
-    prefix_lifetime_s: Annotated[
-        float | None, typer.Option(help="and for how long after the arrival: who waits longer has lost it")
-    ] = None,
-    max_wait_s: Annotated[float | None, typer.Option(help="once a job waited this long, nobody overtakes it")] = None,
-    target_model: Annotated[str | None, typer.Option(help="whose lengths, in a file for several models")] = None,
+    batch_wait_s: options.BatchWaitS = 1.0,
+    base_seconds: options.BaseSeconds = 0.1,
+    seconds_per_token: options.SecondsPerToken = 0.02,
+    seconds_per_input_token: options.SecondsPerInputToken = 0.0,
+    cost_model: options.CostModel = None,
+    kv_tokens: options.KVTokens = None,
+    max_num_batched_tokens: options.MaxNumBatchedTokens = 2048,
+    prefix_hit_fraction: options.PrefixHitFraction = 0.0,
+    prefix_lifetime_s: options.PrefixLifetimeS = None,
+    max_wait_s: options.MaxWaitS = None,
+    target_model: options.TargetModel = None,
     workers: Annotated[int | None, typer.Option(help="processes; default: one for each core")] = None,
     out: Annotated[Path, typer.Option(help="folder for summary.json, pictures and finished cells")] = Path(
         "out/compare"
@@ -92,8 +83,7 @@ def compare(
     scenario.at_least("seeds", seeds, 1)
     workers = workers if workers is not None else os.cpu_count() or 1
     scenario.at_least("workers", workers, 1)
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file; name a folder")
+    check_folder(out)
     cases = _cases(case, slots, loads, arrivals)
     items = _items(workload, lengths, target_model)
     if predictors is None:
@@ -313,10 +303,7 @@ def _run(laboratory: "Laboratory", grid: "Grid", workers: int, out: Path, consol
 
     from ssjf.sim.cells import CellFolder, compute
 
-    try:
-        (out / "cells").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out {out}: {error.strerror}") from None
+    make_folder(out / "cells")
     folder = CellFolder(out / "cells", laboratory)
     cells = grid.cells()
     found = {cell: summary for cell in cells if (summary := folder.get(cell)) is not None}
@@ -327,7 +314,7 @@ def _run(laboratory: "Laboratory", grid: "Grid", workers: int, out: Path, consol
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("", total=len(cells), completed=len(found))
         try:
-            with closing(compute(laboratory, missing, workers=workers)) as finished:
+            with _one_interrupt(), closing(compute(laboratory, missing, workers=workers)) as finished:
                 for cell, summary in finished:
                     folder.put(cell, summary)
                     found[cell] = summary
@@ -336,6 +323,25 @@ def _run(laboratory: "Laboratory", grid: "Grid", workers: int, out: Path, consol
             kept = f"{len(found)} of {len(cells)} cells are kept in {folder.path}"
             raise SSJFError(f"stopped: {kept}; the same command goes on from there") from None
     return grid.rows(found)
+
+
+@contextmanager
+def _one_interrupt() -> "Iterator[None]":
+    """The first Ctrl-C raises KeyboardInterrupt; another must not break into the ending of the workers, and is ignored.
+
+    After an interrupt they stay ignored: the command is at its end.
+    """
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is interrupt:
+            signal.signal(signal.SIGINT, before)
 
 
 def _report(rows: "Sequence[Summary]", out: Path) -> None:

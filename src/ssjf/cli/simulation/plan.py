@@ -4,13 +4,14 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ssjf.cli.folders import check_folder, make_folder
-from ssjf.cli.simulation import scenario
+from ssjf.cli.simulation import options, scenario
 from ssjf.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def plan(
     lengths: Annotated[
         str | None, typer.Option(help="generate answers of such lengths instead: paper, lognormal:180:1.1 ...")
     ] = None,
-    input_lengths: Annotated[str, typer.Option(help="and prompts of such lengths")] = "constant:1",
+    input_lengths: options.InputLengths = "constant:1",
     jobs: Annotated[int, typer.Option(help="requests of each run, for each replica")] = 10_000,
     policy: Annotated[str, typer.Option(help="names, separated by commas")] = "fcfs,auto,ssjf",
     predictor: Annotated[
@@ -48,22 +49,15 @@ def plan(
     ] = None,
     arrivals: Annotated[str, typer.Option(help="poisson, gamma:CV, uniform, onoff, trace:FILE")] = "poisson",
     slots: Annotated[int, typer.Option(help="jobs that one replica runs at once")] = 8,
-    base_seconds: Annotated[float, typer.Option(help="service seconds of any job")] = 0.1,
-    seconds_per_token: Annotated[float, typer.Option(help="more for each output token")] = 0.02,
-    seconds_per_input_token: Annotated[float, typer.Option(help="more for each input token")] = 0.0,
-    cost_model: Annotated[
-        Path | None,
-        typer.Option(help="iteration by iteration, with costs from `ssjf calibrate`, instead of the seconds"),
-    ] = None,
-    kv_tokens: Annotated[
-        int | None, typer.Option(help="with --cost-model: tokens that the KV cache holds; default: enough")
-    ] = None,
-    max_num_batched_tokens: Annotated[
-        int, typer.Option(help="with --cost-model: tokens computed in one iteration")
-    ] = 2048,
-    max_wait_s: Annotated[float | None, typer.Option(help="once a job waited this long, nobody overtakes it")] = None,
+    base_seconds: options.BaseSeconds = 0.1,
+    seconds_per_token: options.SecondsPerToken = 0.02,
+    seconds_per_input_token: options.SecondsPerInputToken = 0.0,
+    cost_model: options.CostModel = None,
+    kv_tokens: options.KVTokens = None,
+    max_num_batched_tokens: options.MaxNumBatchedTokens = 2048,
+    max_wait_s: options.MaxWaitS = None,
     seeds: Annotated[int, typer.Option(help="repetitions; their spread is the answer's")] = 3,
-    target_model: Annotated[str | None, typer.Option(help="whose lengths, in a file for several models")] = None,
+    target_model: options.TargetModel = None,
     out: Annotated[Path, typer.Option(help="folder for plan.json and the picture")] = Path("out/plan"),
 ) -> None:
     """Find how much one engine can take, or how many are needed, under limits on completion times, policy by policy."""
@@ -254,7 +248,7 @@ def _report(rows: list[dict[str, Any]], planner: _Planner, rate: float | None, o
     from rich.table import Table
 
     from ssjf.report.capacity import limit_over_rate
-    from ssjf.report.style import save
+    from ssjf.report.style import saved
 
     promised = " and ".join(str(limit) for limit in planner.limits)
     table = Table(title=promised, title_justify="left")
@@ -285,7 +279,8 @@ def _report(rows: list[dict[str, Any]], planner: _Planner, rate: float | None, o
         "rows": rows,
     }
     key = "requests_per_s" if rate is None else "replicas"
-    picture = limit_over_rate(
+    draw = partial(
+        limit_over_rate,
         planner.points,
         {row["policy"]: row[key] for row in rows if row[key]},
         limit_s=planner.limits[0].seconds,
@@ -294,7 +289,7 @@ def _report(rows: list[dict[str, Any]], planner: _Planner, rate: float | None, o
     )
     make_folder(out)
     (out / "plan.json").write_text(json.dumps(answer, indent=2) + "\n", encoding="utf-8")
-    save(picture, out / "plan.png")
+    picture = saved(draw, out / "plan.png")
     console = Console(highlight=False)
     console.print(table)
     if rate is None:
@@ -304,4 +299,4 @@ def _report(rows: list[dict[str, Any]], planner: _Planner, rate: float | None, o
         )
     else:
         console.print("requests are dealt to the replicas in turn; the number holds for every seed")
-    console.print(f"written to {out}: plan.json, plan.png", soft_wrap=True)
+    console.print(f"written to {out}: plan.json, {picture}", soft_wrap=True, markup=False)

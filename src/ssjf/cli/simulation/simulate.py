@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ssjf.cli.folders import check_folder, make_folder
-from ssjf.cli.simulation import scenario
+from ssjf.cli.simulation import options, scenario
 from ssjf.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,33 +29,22 @@ def simulate(
     lengths: Annotated[
         str | None, typer.Option(help="generate answers of such lengths instead: paper, lognormal:180:1.1 ...")
     ] = None,
-    input_lengths: Annotated[str, typer.Option(help="and prompts of such lengths")] = "constant:1",
+    input_lengths: options.InputLengths = "constant:1",
     jobs: Annotated[int, typer.Option(help="so many of them")] = 10_000,
     policy: Annotated[
         str, typer.Option(help="names, separated by commas; sjf and srpt know the truth")
     ] = "fcfs,ssjf,sjf",
     batching: Annotated[str, typer.Option(help=" | ".join(scenario.BATCHINGS))] = "continuous",
     slots: Annotated[int, typer.Option(help="jobs that run at once")] = 1,
-    batch_wait_s: Annotated[float, typer.Option(help="dynamic: how long a batch may wait to fill")] = 1.0,
-    base_seconds: Annotated[float, typer.Option(help="service seconds of any job")] = 0.1,
-    seconds_per_token: Annotated[float, typer.Option(help="more for each output token")] = 0.02,
-    seconds_per_input_token: Annotated[float, typer.Option(help="more for each input token")] = 0.0,
-    cost_model: Annotated[
-        Path | None,
-        typer.Option(help="iteration by iteration, with costs from `ssjf calibrate`, instead of the seconds"),
-    ] = None,
-    kv_tokens: Annotated[
-        int | None, typer.Option(help="with --cost-model: tokens that the KV cache holds; default: enough")
-    ] = None,
-    max_num_batched_tokens: Annotated[
-        int, typer.Option(help="with --cost-model: tokens computed in one iteration")
-    ] = 2048,
-    prefix_hit_fraction: Annotated[
-        float, typer.Option(help="with --cost-model: part of each prompt that the prefix cache has")
-    ] = 0.0,
-    prefix_lifetime_s: Annotated[
-        float | None, typer.Option(help="and for how long after the arrival: who waits longer has lost it")
-    ] = None,
+    batch_wait_s: options.BatchWaitS = 1.0,
+    base_seconds: options.BaseSeconds = 0.1,
+    seconds_per_token: options.SecondsPerToken = 0.02,
+    seconds_per_input_token: options.SecondsPerInputToken = 0.0,
+    cost_model: options.CostModel = None,
+    kv_tokens: options.KVTokens = None,
+    max_num_batched_tokens: options.MaxNumBatchedTokens = 2048,
+    prefix_hit_fraction: options.PrefixHitFraction = 0.0,
+    prefix_lifetime_s: options.PrefixLifetimeS = None,
     predictor: Annotated[
         str | None, typer.Option(help="column, a noise model (lognormal:0.8 ...), a predictor's name or folder")
     ] = None,
@@ -66,11 +55,11 @@ def simulate(
         str | None, typer.Option(help="generate arrivals instead of those in the file: poisson:RATE, gamma:RATE:CV ...")
     ] = None,
     seeds: Annotated[int, typer.Option(help="repetitions, where something is generated")] = 1,
-    max_wait_s: Annotated[float | None, typer.Option(help="once a job waited this long, nobody overtakes it")] = None,
+    max_wait_s: options.MaxWaitS = None,
     tenant_weights: Annotated[
         str | None, typer.Option(help="share out service over tenants: gold=3,free=1; who is not named has 1")
     ] = None,
-    target_model: Annotated[str | None, typer.Option(help="whose lengths, in a file for several models")] = None,
+    target_model: options.TargetModel = None,
     limit: Annotated[int | None, typer.Option(help="only so many rows of the file")] = None,
     out: Annotated[Path, typer.Option(help="folder for jobs.csv, summary.json and the picture")] = Path("out/simulate"),
 ) -> None:
@@ -185,7 +174,8 @@ def _report(runs: "list[dict[str, JobTable]]", host: "Host", seeds: int, out: Pa
 
     from ssjf.metrics.summary import summarize, write_summary
     from ssjf.metrics.table import write_jobs_csv
-    from ssjf.report.figures import completion_times, save
+    from ssjf.report.figures import completion_times
+    from ssjf.report.style import saved
 
     summaries: list[Summary] = []
     for run in runs:
@@ -198,14 +188,13 @@ def _report(runs: "list[dict[str, JobTable]]", host: "Host", seeds: int, out: Pa
             if not name.startswith("(")
         ]
     shown = {name: table for name, table in runs[0].items() if not name.startswith("(")}
-    picture = completion_times(shown)
     make_folder(out)
     write_jobs_csv(out / "jobs.csv", [table for run in runs for name, table in run.items() if name in shown])
     write_summary(out / "summary.json", summaries)
-    save(picture, out / "completion_times.png")
+    picture = saved(lambda: completion_times(shown), out / "completion_times.png")
     console = Console()
     console.print(_figures(summaries, seeds))
-    console.print(f"written: {out}/jobs.csv, summary.json, completion_times.png", highlight=False)
+    console.print(f"written: {out}/jobs.csv, summary.json, {picture}", highlight=False, markup=False)
 
 
 def _figures(summaries: "Sequence[Summary]", seeds: int) -> Any:

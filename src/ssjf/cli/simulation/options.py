@@ -1,0 +1,27 @@
+"""Options that several commands of simulation have, worded once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+InputLengths = Annotated[str, typer.Option(help="and prompts of such lengths")]
+BatchWaitS = Annotated[float, typer.Option(help="dynamic: how long a batch may wait to fill")]
+BaseSeconds = Annotated[float, typer.Option(help="service seconds of any job")]
+SecondsPerToken = Annotated[float, typer.Option(help="more for each output token")]
+SecondsPerInputToken = Annotated[float, typer.Option(help="more for each input token")]
+CostModel = Annotated[
+    Path | None, typer.Option(help="iteration by iteration, with costs from `ssjf calibrate`, instead of the seconds")
+]
+KVTokens = Annotated[
+    int | None, typer.Option(help="with --cost-model: tokens that the KV cache holds; default: enough")
+]
+MaxNumBatchedTokens = Annotated[int, typer.Option(help="with --cost-model: tokens computed in one iteration")]
+PrefixHitFraction = Annotated[
+    float, typer.Option(help="with --cost-model: part of each prompt that the prefix cache has")
+]
+PrefixLifetimeS = Annotated[
+    float | None, typer.Option(help="and for how long after the arrival: who waits longer has lost it")
+]
+MaxWaitS = Annotated[float | None, typer.Option(help="once a job waited this long, nobody overtakes it")]
+TargetModel = Annotated[str | None, typer.Option(help="whose lengths, in a file for several models")]
