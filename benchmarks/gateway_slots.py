@@ -10,7 +10,7 @@ that only the slots differ. Prints mean completion times, gains, and tokens per 
 than the engine runs at once (wherever they wait), with their spread over repetitions.
 
 Our own engine gets a core of its own, as an engine elsewhere has a GPU of its own: gateway and clients run on the
-others. An engine given by --engine should be started under `taskset -c 0` likewise.
+others, unless --shared-cores is given. An engine given by --engine should be started under `taskset -c 0` likewise.
 """
 
 import argparse
@@ -181,14 +181,16 @@ async def run_all(arguments: argparse.Namespace) -> dict[str, list[dict[str, flo
     """Before the engine that runs, or one of our own."""
     arguments.out.mkdir(parents=True, exist_ok=True)
     cores = sorted(os.sched_getaffinity(0))
+    if not arguments.shared_cores:
+        os.sched_setaffinity(0, cores[:1])  # inherited by whoever is started now
     slots, sizes = arguments.max_num_seqs, (arguments.num, arguments.repetitions, arguments.out)
-    os.sched_setaffinity(0, cores[:1])  # inherited by whoever is started now
+    others = cores if arguments.shared_cores else cores[1:] or cores
     if arguments.engine is not None:
-        os.sched_setaffinity(0, cores[1:] or cores)
+        os.sched_setaffinity(0, others)
         return await measure(arguments.engine, slots, *sizes)
     log = arguments.out / "engine.log"
     async with running_server("engine", ["--max-num-seqs", str(slots)], log=log) as engine:
-        os.sched_setaffinity(0, cores[1:] or cores)
+        os.sched_setaffinity(0, others)
         return await measure(engine, slots, *sizes)
 
 
@@ -197,6 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", help="URL of an engine that runs; default: ours is started")
     parser.add_argument("--max-num-seqs", type=int, default=6, help="what the engine runs at once")
+    parser.add_argument("--shared-cores", action="store_true", help="engine, gateway and clients share all cores")
     parser.add_argument("--num", type=int, default=300, help="requests in each run")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("out/gateway_slots"))

@@ -28,30 +28,17 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from predictor_ngram import SKLEARN_PENALTIES, SklearnPredictor, latencies, mean_and_spread, show, tau_b
 
+from ssjf.cli.prediction.samples import read_samples
 from ssjf.core.types import Request
-from ssjf.openai import render_messages
 from ssjf.predict.artefact import Saveable, save_predictor
 from ssjf.predict.base import Predictor
 from ssjf.predict.training import Fitter, Sample, as_request, fit, measure, split_by_prompt
 from ssjf.predict.trees.training import fit as fit_trees
-from ssjf.workload.reader import ALL_MODELS, read_workload
+from ssjf.workload.reader import ALL_MODELS
 
 SEEDS = (0, 1, 2)
 FAMILIES: dict[str, Fitter] = {"ngram": fit, "trees": fit_trees}
 METRICS = ("tau_b", "mae", "log_mae", "coverage_0.1", "coverage_0.5", "coverage_0.9")
-
-
-def read_samples(path: Path) -> list[Sample]:
-    """What can be learned from a file about all its models."""
-    return [
-        Sample(
-            item.prompt if isinstance(item.prompt, str) else render_messages(item.prompt),
-            item.output_tokens,
-            item.model,
-        )
-        for item in read_workload(path, target_model=ALL_MODELS)
-        if item.prompt is not None and item.output_tokens is not None
-    ]
 
 
 def of_model(samples: Sequence[Sample], model: str) -> list[Sample]:
@@ -159,7 +146,7 @@ def main() -> None:
         if not colon:
             sys.exit(f"--set {text}: give FILE:MODEL,MODEL")
         sets[Path(path)] = models.split(",")
-    read = {path: read_samples(path) for path in sets}
+    read = {path: read_samples(path, ALL_MODELS)[0] for path in sets}
     result: dict[str, Any] = {"seeds": SEEDS, "accuracy": {}, "abroad": {}, "cost": {}}
 
     parts = {path: split_by_prompt(of_model(read[path], sets[path][0]), share=0.2, seed=0) for path in sets}

@@ -21,13 +21,15 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from predictor_families import of_model, read_samples
+from predictor_families import of_model
 
+from ssjf.cli.prediction.samples import read_samples
 from ssjf.predict.proxy.formulations import FORMULATIONS
 from ssjf.predict.proxy.training import fitter
 from ssjf.predict.training import Fitter, Sample, measure, split_by_prompt
 from ssjf.predict.training import fit as fit_ngram
 from ssjf.predict.trees.training import fit as fit_trees
+from ssjf.workload.reader import ALL_MODELS
 
 OTHERS: dict[str, Fitter] = {"trees": fit_trees, "ngram": fit_ngram}
 
@@ -55,7 +57,7 @@ def main() -> None:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     for text in arguments.sets:
         path, _, models = text.rpartition(":")
-        samples = read_samples(Path(path))
+        samples = read_samples(Path(path), ALL_MODELS)[0]
         for model in models.split(","):
             mine = part_of(of_model(samples, model), arguments.prompts)
             for seed, name in itertools.product(range(arguments.seeds), (*OTHERS, "embedding", *FORMULATIONS)):

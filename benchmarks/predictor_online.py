@@ -15,14 +15,16 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from predictor_families import of_model, read_samples
+from predictor_families import of_model
 from predictor_ngram import tau_b
 
+from ssjf.cli.prediction.samples import read_samples
 from ssjf.predict.base import Predictor
 from ssjf.predict.ngram.predictor import NgramPredictor
 from ssjf.predict.online import OnlinePredictor
 from ssjf.predict.training import Sample, as_request, fit, split_by_prompt
 from ssjf.sim.ranking import ranking_gain
+from ssjf.workload.reader import ALL_MODELS
 
 SEEDS = (0, 1, 2)
 KINDS: dict[str, Callable[[], Predictor]] = {"ngram": NgramPredictor, "online": OnlinePredictor}
@@ -88,7 +90,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for text in arguments.sets:
         path, _, models = text.rpartition(":")
-        samples = read_samples(Path(path))
+        samples = read_samples(Path(path), ALL_MODELS)[0]
         runs = []
         for seed in range(arguments.seeds):
             runs.append(one(samples, models.split(","), seed))

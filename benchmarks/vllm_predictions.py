@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import orjson
-from predictor_families import FAMILIES, read_samples
+from predictor_families import FAMILIES
 
+from ssjf.cli.prediction.samples import read_samples
 from ssjf.openai import render_messages
 from ssjf.predict.evaluation import evaluate
 from ssjf.predict.ngram.features import opening
 from ssjf.predict.training import Sample, as_request
-from ssjf.workload.reader import read_workload
+from ssjf.workload.reader import ALL_MODELS, read_workload
 
 NUM_PARTS = 5
 
@@ -35,10 +36,10 @@ def main() -> None:
     arguments = parser.parse_args()
 
     items = read_workload(arguments.prompts, target_model=arguments.target_model)
-    samples = read_samples(arguments.prompts)
+    samples = read_samples(arguments.prompts, ALL_MODELS)[0]
     more: list[Sample] = []
     if arguments.also is not None:
-        more = read_samples(arguments.also)
+        more = read_samples(arguments.also, ALL_MODELS)[0]
         kept = set(list(dict.fromkeys(sample.prompt for sample in more))[: arguments.also_prompts])
         # a model of the same name answers another kind of question there: its level is another
         more = [Sample(s.prompt, s.num_output_tokens, f"{s.model}, other set") for s in more if s.prompt in kept]

@@ -18,12 +18,12 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from ssjf.openai import render_messages
+from ssjf.cli.prediction.samples import read_samples
 from ssjf.predict.artefact import save_predictor
 from ssjf.predict.ngram.features import opening
 from ssjf.predict.training import Sample, measure, split_by_prompt
 from ssjf.predict.trees.training import fit
-from ssjf.workload.reader import ALL_MODELS, read_workload
+from ssjf.workload.reader import ALL_MODELS
 
 ATTRIBUTION = [
     {
@@ -40,19 +40,6 @@ ATTRIBUTION = [
 MAX_PROMPTS = 6000  # of the larger set, so that it does not drown the other
 
 
-def read(path: Path) -> list[Sample]:
-    """All rows with a prompt and a length."""
-    return [
-        Sample(
-            item.prompt if isinstance(item.prompt, str) else render_messages(item.prompt),
-            item.output_tokens,
-            item.model,
-        )
-        for item in read_workload(path, target_model=ALL_MODELS)
-        if item.prompt is not None and item.output_tokens is not None
-    ]
-
-
 def thinned(samples: list[Sample]) -> list[Sample]:
     """At most so many prompts, the same for the same file."""
     prompts = sorted({sample.prompt for sample in samples}, key=lambda text: hashlib.sha256(text.encode()).digest())
@@ -66,7 +53,7 @@ def main() -> None:
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    sets = {path: thinned(read(path)) for path in arguments.files}
+    sets = {path: thinned(read_samples(path, ALL_MODELS)[0]) for path in arguments.files}
 
     def tell(step: str) -> None:
         print(step, file=sys.stderr, flush=True)
