@@ -35,7 +35,7 @@ def serving(*options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=30)
+            process.communicate(timeout=120)
         process.kill()
 
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 async def eventually(condition: Callable[[], bool]) -> None:
     """Let the event loop run until the condition holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.001)
 
@@ -36,7 +36,7 @@ class Served:
     service: Service
 
     async def until_slots_are_free(self, pipeline: FakePipeline) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await self.engine.drained()  # the server has noticed that the clients are gone
             pipeline.allow(1)  # the step under way ends
         await eventually(lambda: not self.engine.num_running and not self.engine.num_waiting)

@@ -31,7 +31,7 @@ def submit(engine: Engine, prompt: bytes, **params: Any) -> Generation:
 
 async def answer(generation: Generation) -> tuple[str, str, int]:
     text = ""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (delta := await generation.read()) is not None:
             text += delta.text
             if delta.finish_reason is not None:
