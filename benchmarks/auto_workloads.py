@@ -33,6 +33,7 @@ RATES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 GAMMAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 FIXED = (*(f"aged-ssjf:rate={rate:g}" for rate in RATES), *(f"boost:gamma={gamma:g}" for gamma in GAMMAS), "hrrn")
 LIMITS = {"p90": 1.08, "p99": 1.05, "max": 1.10}
+_BATCH = 2000
 _SWING_S = 3600.0  # the period in which the load of a swinging workload rises and falls
 
 Draw = Callable[[int, np.random.Generator], NDArray[np.float64]]
@@ -52,7 +53,10 @@ def two_kinds(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Workload:
-    """Lengths, slots, mean load, arrivals (gamma: CV 3; swing: the load goes .3 up and down), noise of predictions."""
+    """Lengths, slots, mean load, arrivals, noise of predictions.
+
+    Arrivals "gamma" have CV 3, "swing" lets the load go .3 up and down, "batch" is 2,000 jobs at once.
+    """
 
     lengths: str | Draw
     slots: int
@@ -62,14 +66,13 @@ class Workload:
 
     def trace(self, jobs: int, seed: int) -> Trace:
         """The same for the same seed."""
+        if self.arrivals == "batch":
+            jobs = min(jobs, _BATCH)
         rng = np.random.default_rng([seed, 0x776F])
         draw = parse_lengths(self.lengths).draw if isinstance(self.lengths, str) else self.lengths
         tokens = np.maximum(1, np.rint(draw(jobs, rng))).astype(int)
         rate = self.load / LinearHost().service.seconds(0, float(tokens.mean())) * self.slots
-        kinds = {"poisson": Poisson(rate), "gamma": Gamma(rate, 3.0), "on-off": OnOff(rate)}
-        arrival_s = (
-            self._swinging(rate, jobs, rng) if self.arrivals == "swing" else kinds[self.arrivals].times(jobs, seed)
-        )
+        arrival_s = self._arrival_s(rate, jobs, rng, seed)
         return Trace(
             index=range(jobs),
             arrival_s=arrival_s.tolist(),
@@ -77,6 +80,14 @@ class Workload:
             output_tokens=tokens.tolist(),
             predicted_tokens=predict_all(lognormal(self.sigma), tokens.tolist(), seed=seed),
         )
+
+    def _arrival_s(self, rate: float, jobs: int, rng: np.random.Generator, seed: int) -> NDArray[np.float64]:
+        if self.arrivals == "batch":
+            return np.zeros(jobs)
+        if self.arrivals == "swing":
+            return self._swinging(rate, jobs, rng)
+        kinds = {"poisson": Poisson(rate), "gamma": Gamma(rate, 3.0), "on-off": OnOff(rate)}
+        return kinds[self.arrivals].times(jobs, seed)
 
     def _swinging(self, rate: float, jobs: int, rng: np.random.Generator) -> NDArray[np.float64]:
         now, times = 0.0, np.empty(jobs)
@@ -102,6 +113,8 @@ WORKLOADS = {
     "two kinds, 1 slot, .7, σ .3": Workload(two_kinds, 1, 0.7, "poisson", 0.3),
     "two kinds, 8 slots, .9": Workload(two_kinds, 8, 0.9, "poisson", 0.8),
     "uniform, 1 slot, .9, σ .3": Workload("uniform:100:300", 1, 0.9, "poisson", 0.3),
+    "log-normal CV 1, 8 slots, a batch": Workload("lognormal:180:1", 8, 1.0, "batch", 0.8),
+    "log-normal CV 1, 8 slots, a batch, σ 2": Workload("lognormal:180:1", 8, 1.0, "batch", 2.0),
     "Pareto 1.5, 4 slots, .8": Workload(pareto, 4, 0.8, "poisson", 0.8),
 }
 

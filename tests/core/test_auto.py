@@ -78,6 +78,67 @@ def test_after_300_completions_no_prediction_makes_auto_worse_than_fcfs(name: st
     assert mean(tails) < 1.05
 
 
+def batch(count: int, *, seed: int, distort: Distort) -> list[tuple[Job, float]]:
+    """The same lengths, all there from the beginning."""
+    jobs = workload(count, load=1.0, slots=1, seed=seed, distort=distort)
+    return [
+        (Job(Request(request_id=job.request.request_id, arrival_time=0.0), job.predicted_service_s), service)
+        for job, service in jobs
+    ]
+
+
+@pytest.mark.parametrize("slots", [1, 8])
+def test_of_a_batch_nobody_has_to_be_spared_and_auto_gains_nearly_what_shortest_first_does(slots: int) -> None:
+    shares, tails = [], []
+    for seed in range(3):
+        jobs = batch(800, seed=seed, distort=lambda r, s: s * r.lognormvariate(0, 0.9))
+        fcfs, ssjf, auto = (jcts(policy, jobs, slots) for policy in (FCFS(), SSJF(), Auto()))
+        shares.append((mean(fcfs) - mean(auto)) / (mean(fcfs) - mean(ssjf)))
+        tails.append(percentile(auto, 0.99) / percentile(fcfs, 0.99))
+    assert mean(shares) > 0.8
+    assert mean(tails) < 1.01
+
+
+@pytest.mark.parametrize("name", ["constant", "random", "reversed"])
+@pytest.mark.parametrize("slots", [1, 8])
+def test_a_batch_with_predictions_that_say_nothing_is_served_about_as_it_came(name: str, slots: int) -> None:
+    means, tails = [], []
+    for seed in range(3):
+        jobs = batch(800, seed=seed, distort=HOSTILE[name])
+        fcfs, auto = jcts(FCFS(), jobs, slots), jcts(Auto(), jobs, slots)
+        means.append(mean(auto) / mean(fcfs))
+        tails.append(percentile(auto, 0.99) / percentile(fcfs, 0.99))
+    assert mean(means) < 1.03
+    assert mean(tails) < 1.02
+
+
+def test_once_others_come_again_the_limit_is_what_fcfs_did_to_those_who_are_done() -> None:
+    policy, jobs = (
+        Auto(),
+        [Job(Request(request_id=str(i), arrival_time=0.0), 1.0 + i % 5, sequence=i) for i in range(200)],
+    )
+    for job in jobs:
+        policy.arrived(job)
+    now = 0.0
+
+    def serve(some: Sequence[Job]) -> None:
+        nonlocal now
+        for job in some:
+            policy.wait_limit_s(jobs[0], now)  # the first of the batch is still waiting
+            policy.started(job, now, 1)
+            job.started_at, now = now, now + job.predicted_service_s
+            job.finished_at = now
+            policy.finished(job, job.predicted_service_s)
+
+    serve(sorted(jobs[1:65], key=lambda job: job.predicted_service_s))
+    limit_s = policy.wait_limit_s(jobs[0], now)
+    assert limit_s > 0.85 * sum(job.predicted_service_s for job in jobs)
+    for number in range(8):
+        policy.arrived(Job(Request(request_id=f"late-{number}", arrival_time=now), 1.0, sequence=200 + number))
+    serve(jobs[65:81])
+    assert policy.wait_limit_s(jobs[0], now) < 0.7 * limit_s
+
+
 def test_with_predictions_that_say_nothing_the_order_is_that_of_arrival() -> None:
     jobs = workload(500, load=1.2, slots=1, seed=1, distort=lambda _, __: 1.0)
     served = replay(jobs, Scheduler(Auto(), Slots(1)))
@@ -146,6 +207,49 @@ def test_the_shadow_gives_fcfs_waits_exactly_when_all_lengths_are_known(slots: i
         shadow.finished(job, service)
     for (job, _), wait in zip(jobs, expected, strict=True):
         assert shadow.wait_of(job, now=1e9, scale=1.0) == pytest.approx(wait, abs=1e-9)
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+def test_the_shadow_foresees_what_fcfs_gives_those_who_wait(slots: int) -> None:
+    jobs = workload(100, load=1.5, slots=slots, seed=5, distort=lambda _, s: s)
+    expected = replay(jobs, Scheduler(FCFS(), Slots(slots)))
+    truth = sorted((job.finished_at or 0.0) - job.request.arrival_time for job in expected)
+    shadow = ShadowFCFS()
+    shadow.resize(slots)
+    for job, _ in jobs:
+        shadow.arrived(job)
+    for job, service in jobs[:80]:  # the last 20 wait
+        shadow.started(job)
+        shadow.finished(job, service)
+    shadow.wait_of(jobs[80][0], now=1e9, scale=1.0)
+    for level in (0.0, 0.3, 0.6, 0.92, 0.98, 1.0):
+        exact = truth[int(level * 99)]
+        assert shadow.jct_at(level) == pytest.approx(exact, rel=1e-9 if slots == 1 else 0.1, abs=1e-9)
+
+
+def test_before_anybody_is_done_the_shadow_goes_by_those_who_wait() -> None:
+    shadow = ShadowFCFS()
+    assert shadow.jct_at(0.9) == 0.0
+    jobs = [Job(Request(request_id=str(i), arrival_time=0.0), 2.0, sequence=i) for i in range(11)]
+    for job in jobs:
+        shadow.arrived(job)
+    shadow.wait_of(jobs[0], now=0.0, scale=1.0)
+    assert [shadow.jct_at(level) for level in (0.0, 0.5, 1.0)] == [2.0, 12.0, 22.0]
+
+
+def test_the_shadow_forgets_who_has_been_served() -> None:
+    shadow = ShadowFCFS()
+    for index in range(1000):
+        job = Job(
+            Request(request_id=str(index), arrival_time=float(index)), 0.5, sequence=index, started_at=float(index)
+        )
+        shadow.arrived(job)
+        shadow.wait_of(job, now=float(index), scale=1.0)
+        shadow.started(job)
+        job.finished_at = index + 0.5
+        shadow.finished(job, 0.5)
+    assert len(shadow._line) < 200
+    assert shadow.jct_at(1.0) == 0.5
 
 
 def test_the_shadow_corrects_itself_when_a_running_job_turns_out_shorter() -> None:
@@ -243,3 +347,10 @@ def test_ranking_quality_is_the_share_of_pairs_in_the_right_order(
         service = rng.random()
         quality.add(predict(service), service)
     assert quality.concordance == pytest.approx(expected, abs=0.01)
+
+
+def test_ranking_quality_shows_though_jobs_of_like_predictions_finish_together() -> None:
+    quality, rng = RankingQuality(), random.Random(0)
+    for predicted in sorted(rng.lognormvariate(0.7, 0.9) for _ in range(800)):
+        quality.add(predicted, predicted * rng.lognormvariate(0, 0.6))
+    assert quality.concordance > 0.6

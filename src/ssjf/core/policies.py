@@ -16,6 +16,7 @@ _TINY_S = 1e-9  # service seconds that differ by less are taken for the same, an
 _HUGE = 1e9
 _TRUST = (0.51, 1.0)  # concordances from which predictions may be trusted fully
 _LOOK_EVERY = 16  # finished jobs from one look at the tail to the next
+_FEW = 1  # arrivals from one look to the next; so few that arrivals have stopped
 _SHORTEST = 0.1  # mean services; `auto-static` takes nobody for shorter, so no boost exceeds 2.36 reaches
 _TAIL_KNOWN = 300  # finished jobs from which a 99th percentile means something
 
@@ -174,6 +175,7 @@ class Auto:
     static = True
     _shadow: ShadowFCFS = field(default_factory=ShadowFCFS, init=False, repr=False)
     _quality: RankingQuality = field(default_factory=RankingQuality, init=False, repr=False)
+    _num_arrived: int = field(default=0, init=False, repr=False)  # since the last look
     _num_finished: int = field(default=0, init=False, repr=False)
     _boost: History[tuple[float, float]] = field(default_factory=lambda: History((0.001, 1.0)), init=False, repr=False)
     _common_jct_s: float = field(default=0.0, init=False, repr=False)
@@ -204,6 +206,11 @@ class Auto:
     def trust(self) -> float:
         """How much of the slack is used: 0 where predictions rank no better than chance, 1 where they are good."""
         return _within((self._quality.concordance - 0.5) / (self.full_trust - 0.5), 0.0, 1.0)
+
+    def arrived(self, job: Job) -> None:
+        """The shadow will have to serve the job."""
+        self._shadow.arrived(job)
+        self._num_arrived += 1
 
     def started(self, job: Job, now: float, num_slots: int) -> None:
         """The shadow may serve the job as well."""
@@ -236,7 +243,10 @@ class Auto:
     def _steer(self, now: float) -> None:
         """Set γ and the limits; and the slack by each quantile's ratio to FCFS's: all up to a mark, less above."""
         shadow = self._shadow
-        self._common_jct_s, self._late_jct_s = shadow.jcts.at(self.common), shadow.jcts.at(0.98)
+        # longer waits than there were so far are no harm where FCFS would make them too, and nobody comes to suffer
+        quantile = shadow.jct_at if self._num_arrived <= _FEW else shadow.jcts.at
+        self._num_arrived = 0
+        self._common_jct_s, self._late_jct_s = quantile(self.common), quantile(0.98)
         fcfs_p99_s = shadow.jcts.at(0.99)
         if fcfs_p99_s > 0:
             self._boost.add(now, (self.decay / fcfs_p99_s, self._quality.scale))
@@ -285,6 +295,9 @@ class AutoStatic:
     def wait_limit_s(self, oldest: Job, now: float) -> float:
         """None: the keys see to it."""
         return inf
+
+    def arrived(self, job: Job) -> None:
+        """Nothing is learned from that."""
 
     def started(self, job: Job, now: float, num_slots: int) -> None:
         """How long it has waited."""

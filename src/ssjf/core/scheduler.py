@@ -84,6 +84,8 @@ class Scheduler:
         job.sequence = self._next_sequence
         self._next_sequence += 1
         job.status = Status.WAITING
+        if self.adaptive is not None:
+            self.adaptive.arrived(job)
         self.waiting.push(job, now)
 
     def admit(self, now: float, limit: int | None = None) -> list[Job]:

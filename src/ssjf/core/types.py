@@ -153,6 +153,10 @@ class AdaptivePolicy(Policy, Protocol):
         """
         ...
 
+    def arrived(self, job: Job) -> None:
+        """A job begins to wait. Jobs arrive in the order of their sequence numbers."""
+        ...
+
     def started(self, job: Job, now: float, num_slots: int) -> None:
         """A job has left the waiting queue to run, on a host of so many slots."""
         ...

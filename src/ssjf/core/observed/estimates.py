@@ -35,7 +35,15 @@ class RunningQuantile:
 
     def at(self, level: float) -> float:
         """The value at a level between 0 and 1; 0 before the first one."""
-        return self._sorted[int(level * (len(self._sorted) - 1))] if self._sorted else 0.0
+        return self.ranked(int(level * (len(self._sorted) - 1))) if self._sorted else 0.0
+
+    def ranked(self, place: int) -> float:
+        """The value at a place in increasing order, from 0; inf if there are not as many."""
+        return self._sorted[place] if place < len(self._sorted) else inf
+
+    def num_below(self, value: float) -> int:
+        """How many values are smaller."""
+        return bisect_left(self._sorted, value)
 
 
 class History(Generic[Value]):
@@ -67,7 +75,8 @@ class History(Generic[Value]):
 class RankingQuality:
     """How well predictions rank: the share of pairs that they order rightly, ties counting half.
 
-    Each finished job is compared with the ones finished just before it; older comparisons fade.
+    Each finished job is compared with a few of those that finished before it, spread over twice the memory: jobs that
+    finish one after another may have been chosen for being predicted alike. Older comparisons fade.
 
     Attributes:
         concordance: 1 for a perfect ranking, .5 for chance, 0 for the reverse.
@@ -87,16 +96,18 @@ class RankingQuality:
         self._memory = memory
         self._seen = 0
         self._weight = self._predicted = self._true = 0.0
-        self._peers: deque[tuple[float, float]] = deque(maxlen=self._PEERS)
+        self._finished: deque[tuple[float, float]] = deque(maxlen=2 * memory)
 
     def add(self, predicted_s: float, service_s: float) -> None:
         """Learn one pair of predicted and true service seconds."""
-        if self._peers:
-            agree = sum(_agreement(predicted_s - p, service_s - s) for p, s in self._peers) / len(self._peers)
+        if self._finished:
+            apart = -(-len(self._finished) // self._PEERS)
+            peers = [self._finished[place] for place in range(-1, -len(self._finished) - 1, -apart)]
+            agree = sum(_agreement(predicted_s - p, service_s - s) for p, s in peers) / len(peers)
             self._seen += 1
             # a plain mean over the first jobs, then an exponential one; the prior is chance
             self.concordance += (agree - self.concordance) / min(self._seen + 8, self._memory)
-        self._peers.append((predicted_s, service_s))
+        self._finished.append((predicted_s, service_s))
         fade = 1 - 1 / self._memory
         self._weight = fade * self._weight + 1
         self._predicted = fade * self._predicted + predicted_s

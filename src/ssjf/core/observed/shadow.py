@@ -1,8 +1,8 @@
 """What first come, first served would have given: a virtual server beside the real one.
 
 Laws of this file:
-1. Nothing here decides an order. It answers two questions: when would FCFS have started this job, and how do completion
-   times compare with what FCFS's would have been?
+1. Nothing here decides an order. It answers three questions: when would FCFS have started this job, how do completion
+   times compare with what FCFS's would have been, and what would FCFS still give those who wait?
 2. True service times are used as soon as they are known; until then a calibrated prediction stands in for them, and
    when a job runs longer than that, the time it has run already and a bit more.
 
@@ -18,6 +18,11 @@ from ssjf.core.types import Job
 
 _OVERRUN = 1.2  # a running job is assumed to last at least so many times as long as it has run by now,
 _LONGER = 1.5  # and if not, so many times
+_FADE = 1 - 1 / 2000  # of what a job says about the truth of predictions, with each later one
+_MANY = 64  # jobs that are not worth clearing out
+_SAMPLE = 32  # waiting jobs that stand for all
+
+_Comer = tuple[float, int, float, float]  # arrival, sequence, predicted work that arrived before, and its own
 
 
 class ShadowFCFS:
@@ -34,6 +39,12 @@ class ShadowFCFS:
         self._place: dict[int, tuple[int, float, float]] = {}  # sequence -> (slot, assumed service, wait)
         self._service_s: dict[int, float] = {}  # sequence -> true service, until it is served here
         self._overruns: list[tuple[float, int, Job]] = []  # when a running job will have outlived its assumed service
+        self._line: list[_Comer] = []  # everybody as they came
+        self._first = 0  # the oldest waiting job's place in the line; who is before it is of no interest any more
+        self._first_start = 0.0  # when that job would start
+        self._arrived_s = 0.0  # predicted service of everybody who ever came
+        # of those served here: unlike those who have finished, they are not the ones that were predicted to be short
+        self._true_s = self._predicted_s = 0.0
         self.jcts = RunningQuantile()
         self.real_jcts = RunningQuantile()
 
@@ -42,6 +53,11 @@ class ShadowFCFS:
         missing = num_slots - len(self._free_at)
         if missing:
             self._free_at = sorted(self._free_at + [-inf] * missing)[:num_slots]
+
+    def arrived(self, job: Job) -> None:
+        """The real server lets the job wait."""
+        self._line.append((job.request.arrival_time, job.sequence, self._arrived_s, job.predicted_service_s))
+        self._arrived_s += job.predicted_service_s
 
     def started(self, job: Job) -> None:
         """The real server has taken the job out of its queue."""
@@ -55,7 +71,7 @@ class ShadowFCFS:
             return
         slot, assumed_s, wait_s = place
         self._lengthen(slot, service_s - assumed_s)
-        self._compare(job, wait_s + service_s)
+        self._compare(job, wait_s, service_s)
 
     def wait_of(self, oldest: Job, now: float, scale: float) -> float:
         """How long FCFS would have let the oldest waiting job wait, in seconds.
@@ -70,7 +86,39 @@ class ShadowFCFS:
         ahead = (oldest.request.arrival_time, oldest.sequence)
         while self._left and self._left[0][:2] < ahead:
             self._serve(heappop(self._left)[2], now, scale)
-        return max(0.0, min(self._free_at) - oldest.request.arrival_time)
+        self._pass_by(ahead)
+        self._first_start = max(min(self._free_at), oldest.request.arrival_time)
+        return self._first_start - oldest.request.arrival_time
+
+    def jct_at(self, level: float) -> float:
+        """A quantile of FCFS's completion times, of recent jobs and of those who wait if nobody else comes.
+
+        Of those who wait a sample is looked at; what the servers need for the work ahead of them is estimated.
+        """
+        num_coming, known = len(self._line) - self._first, self.jcts
+        sample = sorted(map(self._expected_jct_s, self._line[self._first :: max(1, num_coming // _SAMPLE)]))
+        weight = num_coming / max(1, len(sample))
+        place = level * (len(known) + num_coming - 1)  # in increasing order of all
+        for jct_s in sample:
+            if known.num_below(jct_s) + weight > place:  # it is this one, or one of those known that lie below
+                return min(jct_s, known.ranked(int(place)))
+            place -= weight
+        return known.ranked(int(place)) if len(known) else max(sample, default=0.0)
+
+    def _expected_jct_s(self, comer: _Comer) -> float:
+        arrival, _, before_s, service_s = comer
+        scale = self._true_s / self._predicted_s if self._predicted_s > 0 else 1.0
+        ahead_s = before_s - self._line[self._first][2]
+        start = max(self._first_start + scale * ahead_s / len(self._free_at), arrival)
+        return start + scale * service_s - arrival
+
+    def _pass_by(self, oldest: tuple[float, int]) -> None:
+        line = self._line
+        while self._first < len(line) and line[self._first][:2] < oldest:
+            self._first += 1
+        if self._first > _MANY and 2 * self._first > len(line):
+            del line[: self._first]
+            self._first = 0
 
     def _serve(self, job: Job, now: float, scale: float) -> None:
         arrival, sequence = job.request.arrival_time, job.sequence
@@ -80,7 +128,7 @@ class ShadowFCFS:
         wait_s = start - arrival
         service_s = self._service_s.pop(sequence, None)
         if service_s is not None:
-            self._compare(job, wait_s + service_s)
+            self._compare(job, wait_s, service_s)
         else:
             assert job.started_at is not None
             service_s = max(scale * job.predicted_service_s, _OVERRUN * (now - job.started_at))
@@ -108,7 +156,9 @@ class ShadowFCFS:
         if slot < len(self._free_at):  # the real server may have fewer slots by now
             self._free_at[slot] += by_s
 
-    def _compare(self, job: Job, fcfs_jct_s: float) -> None:
+    def _compare(self, job: Job, wait_s: float, service_s: float) -> None:
         assert job.finished_at is not None
-        self.jcts.add(fcfs_jct_s)
+        self._true_s = _FADE * self._true_s + service_s
+        self._predicted_s = _FADE * self._predicted_s + job.predicted_service_s
+        self.jcts.add(wait_s + service_s)
         self.real_jcts.add(job.finished_at - job.request.arrival_time)

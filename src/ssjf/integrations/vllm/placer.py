@@ -58,6 +58,8 @@ class Placer:
         self._next_sequence += 1
         (self._service or self._measured.model()).value(job)
         self._live[request.request_id] = job
+        if self._adaptive is not None:
+            self._adaptive.arrived(job)
         return self._priority(job, request.arrival_time)
 
     def started(self, request_id: str, now: float) -> None:
