@@ -204,6 +204,8 @@ class Laboratory:
         policy = SSJF() if cell.policy == _ORACLE else make_policy(cell.policy)
         try:
             table = simulate(trace, policy, host, label=cell.policy, seed=cell.seed)
+        except SSJFError:
+            raise
         except Exception as error:
             raise SSJFError(f"policy {cell.policy!r} failed ({cell.case}, seed {cell.seed}): {error!r}") from error
         return summarize(table, alone_s=host.alone_s(trace.input_tokens, trace.output_tokens))

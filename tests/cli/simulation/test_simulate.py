@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
 from ssjf.cli.simulation.simulate import simulate
+from ssjf.core.policies import SSJF
 from ssjf.errors import SSJFError, UserError
 
 HEADER = "arrival_s,input_tokens,output_tokens,predicted_tokens\n"
@@ -132,6 +134,22 @@ def test_the_predictors_latency_is_part_of_the_completion_time(workload: Path, t
     assert float(first["ssjf"]["arrival_s"]) == 0.0
 
 
+def test_arrivals_are_written_as_they_were_given(tmp_path: Path) -> None:
+    path = tmp_path / "w.csv"
+    path.write_text(HEADER + "0,1,9,9\n0.1,1,9,9\n0.7,1,9,9\n")
+    options = ["--workload", str(path), "--policy", "fcfs,ssjf", "--predictor-seconds", "0.3"]
+    assert invoke(*options, "--out", str(tmp_path / "out")).exit_code == 0
+    assert {row["arrival_s"] for row in rows_of(tmp_path / "out")} == {"0.0", "0.1", "0.7"}
+
+
+def test_a_policy_that_fails_is_one_line(workload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SSJF, "key", Mock(side_effect=ZeroDivisionError("oh")))
+    result = invoke("--workload", str(workload), "--policy", "ssjf", "--out", str(tmp_path / "out"))
+    assert isinstance(result.exception, SSJFError)
+    assert "policy 'ssjf' failed: ZeroDivisionError('oh')" in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
 def test_nobody_overtakes_who_has_waited_long_enough(workload: Path, tmp_path: Path) -> None:
     invoke("--workload", str(workload), "--policy", "ssjf", "--max-wait-s", "0", "--out", str(tmp_path / "a"))
     invoke("--workload", str(workload), "--policy", "fcfs", "--out", str(tmp_path / "b"))
@@ -245,6 +263,8 @@ BAD_OPTIONS = {
     "arrivals of no kind": (["--arrivals", "poison:1"], "expected poisson"),
     "noise of no size": (["--predictor", "lognormal:x"], "expected one of"),
     "a predictor without prompts": (["--predictor", "ngram"], "reads prompts"),
+    "a number of rows": (["--jobs", "2"], "--limit takes the first rows"),
+    "prompts of other lengths": (["--input-lengths", "paper"], "--input-lengths goes with --lengths"),
     "lengths as well": (["--lengths", "paper"], "either --workload FILE or --lengths"),
     "no cost model": (["--cost-model", "nowhere.json"], "cannot be read"),
 }

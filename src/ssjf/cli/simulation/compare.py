@@ -35,7 +35,7 @@ def compare(
     lengths: Annotated[
         str | None, typer.Option(help="generate answers of such lengths instead: paper, lognormal:180:1.1 ...")
     ] = None,
-    input_lengths: options.InputLengths = "constant:1",
+    input_lengths: options.InputLengths = None,
     jobs: Annotated[int, typer.Option(help="requests of each cell, drawn anew for each seed")] = 20_000,
     policies: Annotated[
         str | None, typer.Option(help="names, separated by commas; default: all that are installed, and sjf")
@@ -85,7 +85,7 @@ def compare(
     scenario.at_least("workers", workers, 1)
     check_folder(out)
     cases = _cases(case, slots, loads, arrivals)
-    items = _items(workload, lengths, target_model)
+    items = _items(workload, lengths, input_lengths, target_model)
     if predictors is None:
         has_column = bool(items) and all(item.predicted_tokens is not None for item in items)
         predictors = "column" if has_column else "lognormal:0.8"
@@ -186,16 +186,22 @@ def _number(option: str, text: str, *, whole: bool = False) -> float:
     return value
 
 
-def _items(workload: Path | None, lengths: str | None, target_model: str | None) -> "list[WorkItem]":
+def _items(
+    workload: Path | None, lengths: str | None, input_lengths: str | None, target_model: str | None
+) -> "list[WorkItem]":
     """The rows of the file, by their arrivals if all have one; none where lengths are to be generated."""
     if lengths is not None and workload is None:
         return []
-    items = scenario.read_items(workload, lengths=lengths, target_model=target_model)
+    items = scenario.read_items(workload, lengths=lengths, input_lengths=input_lengths, target_model=target_model)
     return sorted(items, key=lambda item: item.arrival_s or 0.0)
 
 
 def _source(
-    items: "Sequence[WorkItem]", workload: Path | None, lengths: str | None, input_lengths: str, predictors: list[str]
+    items: "Sequence[WorkItem]",
+    workload: Path | None,
+    lengths: str | None,
+    input_lengths: str | None,
+    predictors: list[str],
 ) -> "Source":
     from ssjf.sim.compare import Generated, Recorded
     from ssjf.sim.noise import parse_noise
@@ -206,7 +212,9 @@ def _source(
         assert lengths is not None
         if asked:
             raise ConfigError(f"predictor {asked[0]!r} needs a --workload; for --lengths use a noise model")
-        return Generated(outputs=parse_lengths(lengths), inputs=parse_lengths(input_lengths))
+        return Generated(
+            outputs=parse_lengths(lengths), inputs=parse_lengths(input_lengths or scenario.SHORTEST_PROMPTS)
+        )
     rows = scenario.untimed_trace(items)
     predicted = {}
     for predictor in asked:

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-InputLengths = Annotated[str, typer.Option(help="and prompts of such lengths")]
+InputLengths = Annotated[
+    str | None, typer.Option(help="with --lengths: prompts of such lengths; default: one token each")
+]
 BatchWaitS = Annotated[float, typer.Option(help="dynamic: how long a batch may wait to fill")]
 BaseSeconds = Annotated[float, typer.Option(help="service seconds of any job")]
 SecondsPerToken = Annotated[float, typer.Option(help="more for each output token")]

@@ -40,7 +40,7 @@ def plan(
     lengths: Annotated[
         str | None, typer.Option(help="generate answers of such lengths instead: paper, lognormal:180:1.1 ...")
     ] = None,
-    input_lengths: options.InputLengths = "constant:1",
+    input_lengths: options.InputLengths = None,
     jobs: Annotated[int, typer.Option(help="requests of each run, for each replica")] = 10_000,
     policy: Annotated[str, typer.Option(help="names, separated by commas")] = "fcfs,auto,ssjf",
     predictor: Annotated[

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssjf.errors import ConfigError, DataError, did_you_mean
+from ssjf.errors import ConfigError, DataError, SSJFError, did_you_mean
 
 if TYPE_CHECKING:
     from ssjf.core.places.batching import Batching
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ssjf.workload.items import WorkItem
 
 BATCHINGS = ("none", "static", "dynamic", "continuous")
+SHORTEST_PROMPTS = "constant:1"
 ORACLES = ("sjf", "srpt")  # policies that know the truth, which only a simulation can offer
 
 
@@ -47,7 +48,7 @@ def read_items(
     workload: Path | None,
     *,
     lengths: str | None = None,
-    input_lengths: str = "constant:1",
+    input_lengths: str | None = None,
     jobs: int = 10_000,
     target_model: str | None = None,
     limit: int | None = None,
@@ -61,8 +62,11 @@ def read_items(
         raise ConfigError("give either --workload FILE or --lengths, for example --lengths paper")
     if lengths is not None:
         at_least("jobs", jobs, 1)
-        return generate(jobs, outputs=parse_lengths(lengths), inputs=parse_lengths(input_lengths), seed=seed)
+        inputs = parse_lengths(input_lengths or SHORTEST_PROMPTS)
+        return generate(jobs, outputs=parse_lengths(lengths), inputs=inputs, seed=seed)
     assert workload is not None
+    if input_lengths is not None:
+        raise ConfigError("--input-lengths goes with --lengths; a workload file has its own")
     if limit is not None:
         at_least("limit", limit, 1)
     return read_workload(workload, target_model=target_model)[:limit]
@@ -268,22 +272,31 @@ def with_predictions(
 def run_policy(
     trace: "Trace", spec: str, policy: "Policy", host: "Host", *, seed: int, predictor_seconds: float = 0.0
 ) -> "JobTable":
-    """One policy on the trace: oracles with the truth, and FCFS without the predictor's latency."""
+    """One policy on the trace: oracles with the truth, and FCFS without the predictor's latency.
+
+    Raises:
+        SSJFError: the policy, perhaps a stranger's, failed.
+    """
+    import numpy as np
+
     from ssjf.sim.host import simulate
 
+    served = trace
     if is_oracle(spec):
-        return simulate(
-            replace(trace, predicted_tokens=None, predicted_quantiles=()), policy, host, label=spec, seed=seed
+        served = replace(trace, predicted_tokens=None, predicted_quantiles=())
+    elif predictor_seconds and not is_blind(spec):
+        served = replace(
+            trace,
+            arrival_s=[instant + predictor_seconds for instant in trace.arrival_s],
+            deadline_s=[None if left_s is None else left_s - predictor_seconds for left_s in trace.deadline_s],
         )
-    if not predictor_seconds or is_blind(spec):
-        return simulate(trace, policy, host, label=spec, seed=seed)
-    late = replace(
-        trace,
-        arrival_s=[instant + predictor_seconds for instant in trace.arrival_s],
-        deadline_s=[None if left_s is None else left_s - predictor_seconds for left_s in trace.deadline_s],
-    )
-    table = simulate(late, policy, host, label=spec, seed=seed)
-    return replace(table, arrival_s=table.arrival_s - predictor_seconds)  # the wait for it is part of the JCT
+    try:
+        table = simulate(served, policy, host, label=spec, seed=seed)
+    except SSJFError:
+        raise
+    except Exception as error:
+        raise SSJFError(f"policy {spec!r} failed: {error!r}") from error
+    return replace(table, arrival_s=np.asarray(trace.arrival_s, dtype=np.float64))  # waiting for the predictor counts
 
 
 def output_tokens(items: "Sequence[WorkItem]") -> list[int]:

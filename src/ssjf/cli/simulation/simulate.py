@@ -29,8 +29,8 @@ def simulate(
     lengths: Annotated[
         str | None, typer.Option(help="generate answers of such lengths instead: paper, lognormal:180:1.1 ...")
     ] = None,
-    input_lengths: options.InputLengths = "constant:1",
-    jobs: Annotated[int, typer.Option(help="so many of them")] = 10_000,
+    input_lengths: options.InputLengths = None,
+    jobs: Annotated[int | None, typer.Option(help="with --lengths: so many of them; default: 10000")] = None,
     policy: Annotated[
         str, typer.Option(help="names, separated by commas; sjf and srpt know the truth")
     ] = "fcfs,ssjf,sjf",
@@ -67,13 +67,15 @@ def simulate(
     scenario.at_least("predictor-seconds", predictor_seconds, 0)
     scenario.at_least("seeds", seeds, 1)
     policies = scenario.make_policies(policy)
+    if workload is not None and jobs is not None:
+        raise ConfigError("--jobs goes with --lengths; of a workload file --limit takes the first rows")
 
     def items_of(seed: int) -> "list[WorkItem]":
         return scenario.read_items(
             workload,
             lengths=lengths,
             input_lengths=input_lengths,
-            jobs=jobs,
+            jobs=10_000 if jobs is None else jobs,
             target_model=target_model,
             limit=limit,
             seed=seed,
