@@ -224,17 +224,38 @@ def test_the_shadow_foresees_what_fcfs_gives_those_who_wait(slots: int) -> None:
     shadow.wait_of(jobs[80][0], now=1e9, scale=1.0)
     for level in (0.0, 0.3, 0.6, 0.92, 0.98, 1.0):
         exact = truth[int(level * 99)]
-        assert shadow.jct_at(level) == pytest.approx(exact, rel=1e-9 if slots == 1 else 0.1, abs=1e-9)
+        assert shadow.coming_jct_at(level) == pytest.approx(exact, rel=1e-9 if slots == 1 else 0.1, abs=1e-9)
 
 
 def test_before_anybody_is_done_the_shadow_goes_by_those_who_wait() -> None:
     shadow = ShadowFCFS()
-    assert shadow.jct_at(0.9) == 0.0
+    assert shadow.coming_jct_at(0.9) == 0.0
     jobs = [Job(Request(request_id=str(i), arrival_time=0.0), 2.0, sequence=i) for i in range(11)]
     for job in jobs:
         shadow.arrived(job)
     shadow.wait_of(jobs[0], now=0.0, scale=1.0)
-    assert [shadow.jct_at(level) for level in (0.0, 0.5, 1.0)] == [2.0, 12.0, 22.0]
+    assert [shadow.coming_jct_at(level) for level in (0.0, 0.5, 1.0)] == [2.0, 12.0, 22.0]
+
+
+def test_the_shadow_forgets_a_heavy_hour() -> None:
+    shadow, now = ShadowFCFS(), 0.0
+
+    def serve(count: int, service_s: float) -> None:
+        nonlocal now
+        for _ in range(count):
+            job = Job(Request(request_id="x", arrival_time=now), service_s, sequence=round(now), started_at=now)
+            shadow.started(job)
+            now += 100.0
+            job.finished_at = now
+            shadow.finished(job, service_s)
+            shadow.wait_of(Job(Request(request_id="next", arrival_time=now), sequence=round(now)), now, scale=1.0)
+
+    serve(4000, 50.0)
+    serve(4000, 1.0)
+    assert shadow.seen_jct_at(0.92) == 50.0
+    serve(100, 1.0)
+    assert shadow.jcts.at(0.92) == 50.0
+    assert shadow.seen_jct_at(0.92) == 1.0
 
 
 def test_the_shadow_forgets_who_has_been_served() -> None:
@@ -249,7 +270,7 @@ def test_the_shadow_forgets_who_has_been_served() -> None:
         job.finished_at = index + 0.5
         shadow.finished(job, 0.5)
     assert len(shadow._line) < 200
-    assert shadow.jct_at(1.0) == 0.5
+    assert shadow.coming_jct_at(1.0) == 0.5
 
 
 def test_the_shadow_corrects_itself_when_a_running_job_turns_out_shorter() -> None:

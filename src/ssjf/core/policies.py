@@ -244,7 +244,7 @@ class Auto:
         """Set γ and the limits; and the slack by each quantile's ratio to FCFS's: all up to a mark, less above."""
         shadow = self._shadow
         # longer waits than there were so far are no harm where FCFS would make them too, and nobody comes to suffer
-        quantile = shadow.jct_at if self._num_arrived <= _FEW else shadow.jcts.at
+        quantile = shadow.coming_jct_at if self._num_arrived <= _FEW else shadow.seen_jct_at
         self._num_arrived = 0
         self._common_jct_s, self._late_jct_s = quantile(self.common), quantile(0.98)
         fcfs_p99_s = shadow.jcts.at(0.99)

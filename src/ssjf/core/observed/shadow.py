@@ -20,6 +20,7 @@ _OVERRUN = 1.2  # a running job is assumed to last at least so many times as lon
 _LONGER = 1.5  # and if not, so many times
 _FADE = 1 - 1 / 2000  # of what a job says about the truth of predictions, with each later one
 _MANY = 64  # jobs that are not worth clearing out
+_LATELY = 4096  # jobs
 _SAMPLE = 32  # waiting jobs that stand for all
 
 _Comer = tuple[float, int, float, float]  # arrival, sequence, predicted work that arrived before, and its own
@@ -47,6 +48,7 @@ class ShadowFCFS:
         self._true_s = self._predicted_s = 0.0
         self.jcts = RunningQuantile()
         self.real_jcts = RunningQuantile()
+        self._lately = RunningQuantile(_LATELY)
 
     def resize(self, num_slots: int) -> None:
         """Follow the real server's number of slots; new ones are free at once, the busiest go first."""
@@ -90,7 +92,11 @@ class ShadowFCFS:
         self._first_start = max(min(self._free_at), oldest.request.arrival_time)
         return self._first_start - oldest.request.arrival_time
 
-    def jct_at(self, level: float) -> float:
+    def seen_jct_at(self, level: float) -> float:
+        """A quantile of FCFS's completion times, and at most the longest of late: a heavy hour is forgotten."""
+        return min(self.jcts.at(level), self._lately.at(1.0))
+
+    def coming_jct_at(self, level: float) -> float:
         """A quantile of FCFS's completion times, of recent jobs and of those who wait if nobody else comes.
 
         Of those who wait a sample is looked at; what the servers need for the work ahead of them is estimated.
@@ -161,4 +167,5 @@ class ShadowFCFS:
         self._true_s = _FADE * self._true_s + service_s
         self._predicted_s = _FADE * self._predicted_s + job.predicted_service_s
         self.jcts.add(wait_s + service_s)
+        self._lately.add(wait_s + service_s)
         self.real_jcts.add(job.finished_at - job.request.arrival_time)
