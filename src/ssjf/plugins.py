@@ -12,7 +12,7 @@ import inspect
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from ssjf.core.types import Policy
+from ssjf.core.types import AdaptivePolicy, Policy
 from ssjf.errors import PluginError, did_you_mean
 
 POLICIES = "ssjf.policies"
@@ -63,4 +63,6 @@ def make_policy(spec: str) -> Policy:
         policy: Policy = factory(**constants)
     except (TypeError, ValueError) as error:  # somebody else's may need what nobody gave
         raise PluginError(f"policy {name!r}: {error}") from None
+    if hasattr(policy, "wait_limit_s") and not isinstance(policy, AdaptivePolicy):
+        raise PluginError(f"policy {name!r} limits waits, and lacks other methods of ssjf.core.types.AdaptivePolicy")
     return policy

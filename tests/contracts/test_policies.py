@@ -1,10 +1,12 @@
 """Every policy that an entry point names keeps the contract, and the contract notices those who break it."""
 
 import itertools
+from unittest.mock import Mock
 
 import pytest
 
 from ssjf.core.types import Job
+from ssjf.errors import PluginError
 from ssjf.plugins import POLICIES, make_policy, names
 from ssjf.testing import check_policy
 
@@ -12,6 +14,16 @@ from ssjf.testing import check_policy
 @pytest.mark.parametrize("name", names(POLICIES))
 def test_every_installed_policy_keeps_the_contract(name: str) -> None:
     check_policy(make_policy(name))
+
+
+def test_half_an_adaptive_policy_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Half(_Breaks):
+        def wait_limit_s(self, oldest: Job, now: float) -> float:
+            return 0.0
+
+    monkeypatch.setattr("ssjf.plugins.find", Mock(return_value=Half))
+    with pytest.raises(PluginError, match="lacks other methods"):
+        make_policy("half")
 
 
 def test_our_policies_are_found_through_entry_points() -> None:

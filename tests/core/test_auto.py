@@ -3,16 +3,17 @@
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
-from ssjf.core.observed.estimates import History, RankingQuality, RunningQuantile
+from ssjf.core.observed.estimates import History, RankingQuality, RunningQuantile, RunningRatio
 from ssjf.core.observed.shadow import ShadowFCFS
 from ssjf.core.places.capacity import Slots
 from ssjf.core.policies import FCFS, SSJF, Auto
 from ssjf.core.replay import replay
 from ssjf.core.scheduler import Scheduler
-from ssjf.core.types import Job, Policy, Request
+from ssjf.core.types import Job, Policy, Request, Status
 
 Distort = Callable[[random.Random, float], float]
 
@@ -97,6 +98,59 @@ def test_of_a_batch_nobody_has_to_be_spared_and_auto_gains_nearly_what_shortest_
         tails.append(percentile(auto, 0.99) / percentile(fcfs, 0.99))
     assert mean(shares) > 0.8
     assert mean(tails) < 1.01
+
+
+def test_predictions_that_come_later_and_tiers_do_not_spoil_a_batch() -> None:
+    jobs = batch(800, seed=0, distort=lambda r, s: s * r.lognormvariate(0, 0.9))
+    fcfs, ssjf = mean(jcts(FCFS(), jobs, 1)), mean(jcts(SSJF(), jobs, 1))
+
+    scheduler, now, served = Scheduler(Auto(), Slots(1)), 0.0, []
+    truth = {}
+    for job, service in jobs:
+        request = replace(job.request, tier=1)
+        truth[request.request_id] = service
+        late = Job(request, 0.01)  # until its prediction comes
+        scheduler.add(late, now)
+        late.predicted_service_s = job.predicted_service_s
+        scheduler.reprioritize(request.request_id, now)
+    scheduler.add(Job(Request(request_id="urgent", arrival_time=0.0), 1.0), now)
+    truth["urgent"] = 1.0
+    while scheduler.waiting:
+        (job,) = scheduler.admit(now)
+        now += truth[job.request.request_id]
+        served.append(scheduler.finish(job.request.request_id, now))
+    assert served[0].request.request_id == "urgent"
+    auto = mean([job.finished_at or math.nan for job in served[1:]])
+    assert (fcfs - auto) / (fcfs - ssjf) > 0.8
+
+
+def test_who_gave_up_waiting_is_not_counted_among_those_who_wait() -> None:
+    shadow = ShadowFCFS()
+    jobs = [Job(Request(request_id=str(i), arrival_time=0.0), 2.0, sequence=i) for i in range(20)]
+    for job in jobs:
+        shadow.arrived(job)
+    for job in jobs[1::2]:
+        job.status = Status.ABORTED
+    shadow.wait_of(jobs[0], now=0.0, scale=1.0)
+    assert shadow.coming_jct_at(1.0) == 20.0
+
+
+def test_a_bound_on_waits_keeps_the_books_of_auto_all_the_same() -> None:
+    for weights in (None, {"": 1.0}):
+        scheduler = Scheduler(Auto(), Slots(1), max_wait_s=0.0, tenant_weights=weights)
+        replay(workload(2000, load=1.05, slots=1, seed=0, distort=lambda _, s: s), scheduler)
+        assert scheduler.adaptive is not None
+        assert scheduler.adaptive.state()["fcfs_p99_jct_s"] > 0
+        assert len(scheduler.adaptive._shadow._line) < 200  # type: ignore[attr-defined]
+
+
+def test_one_absurd_prediction_does_not_stand_for_all() -> None:
+    for place in (0, 100):
+        ratio, rng = RunningRatio(2000), random.Random(0)
+        for number in range(1000):
+            service = rng.lognormvariate(0.7, 0.9)
+            ratio.add(service, 1e12 if number == place else service * rng.lognormvariate(0, 0.6))
+        assert 0.6 < ratio.value < 1.0
 
 
 @pytest.mark.parametrize("name", ["constant", "random", "reversed"])
@@ -267,7 +321,7 @@ def test_the_shadow_forgets_who_has_been_served() -> None:
         shadow.arrived(job)
         shadow.wait_of(job, now=float(index), scale=1.0)
         shadow.started(job)
-        job.finished_at = index + 0.5
+        job.status, job.finished_at = Status.FINISHED, index + 0.5
         shadow.finished(job, 0.5)
     assert len(shadow._line) < 200
     assert shadow.coming_jct_at(1.0) == 0.5

@@ -28,6 +28,8 @@ SHORT, LONG = "#2f7de1", "#e07b0d"
 INK, SOFT, LINE = "#1f2430", "#5b6472", "#dfe3e8"
 _PAGE_COLOURS = {INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)"}
 
+_FORMATS = (".png", ".svg", ".pdf")
+
 _STYLE: dict[Any, Any] = {  # matplotlib's keys are literals, too many to name
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -112,9 +114,19 @@ def saved(draw: Callable[[], "Figure"], path: Path) -> str:
     """Draw and write a picture beside results that are there all the same; its name, or why there is none."""
     try:
         save(draw(), path)
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         return f"no {path.name} ({error})"
     return path.name
+
+
+def check_picture(path: Path, option: str = "--picture") -> None:
+    """Find out before a long run whether a picture can have such a name.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if path.suffix.lower() not in _FORMATS:
+        raise ConfigError(f"{option} {path}: a picture's name ends in {', '.join(_FORMATS)}")
 
 
 @styled

@@ -145,6 +145,7 @@ def test_lengths_are_described_for_each_model(data: Path, tmp_path: Path) -> Non
         (evaluate, ["ngram", "nowhere.jsonl"], "cannot be read"),
         (evaluate, ["no-such", "{data}"], "no predictor and no folder named 'no-such'"),
         (evaluate, ["ngram", "{data}"], "or all: m, talker"),
+        (evaluate, ["ngram", "{data}", "--picture", "p.foo"], "ends in .png, .svg, .pdf"),
         (predict, ["no-such", "hello"], "no predictor and no folder named 'no-such'"),
         (characterize, ["nowhere.csv"], "cannot be read"),
         (characterize, ["{data}", "--target-model", "x"], "has nothing of a model 'x'"),
@@ -154,6 +155,17 @@ def test_bad_input_is_one_clear_error(command: object, arguments: list[str], mes
     result = invoke(command, *(argument.replace("{data}", str(data)) for argument in arguments))
     assert isinstance(result.exception, SSJFError)
     assert message in str(result.exception)
+
+
+def test_a_picture_that_cannot_be_written_does_not_take_the_results_along(
+    data: Path, trained: Path, tmp_path: Path
+) -> None:
+    picture = tmp_path / "a folder.png"
+    picture.mkdir()
+    options = ["--target-model", "m", "--seeds", "1", "--picture", str(picture)]
+    result = invoke(evaluate, str(trained), str(data), *options)
+    assert result.exit_code == 0, result.output
+    assert "no a folder.png" in result.output
 
 
 def test_where_clients_gave_caps_these_are_a_baseline_too(tmp_path: Path) -> None:

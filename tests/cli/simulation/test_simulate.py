@@ -280,6 +280,13 @@ def test_a_bad_option_is_one_clear_error_and_nothing_is_written(workload: Path, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("option", [("--target-model", "m"), ("--limit", "5")])
+def test_options_about_a_file_need_one(tmp_path: Path, option: tuple[str, str]) -> None:
+    result = invoke("--lengths", "paper", "--policy", "fcfs", *option, "--out", str(tmp_path / "out"))
+    assert isinstance(result.exception, UserError)
+    assert f"{option[0]} goes with --workload" in str(result.exception)
+
+
 def test_one_bad_row_of_very_many_is_named(tmp_path: Path) -> None:
     path = tmp_path / "w.csv"
     path.write_text(HEADER + "0,1,5,5\n" * 200_000 + "0,1,oops,5\n" + "0,1,5,5\n" * 1000)

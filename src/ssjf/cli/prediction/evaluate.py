@@ -40,7 +40,10 @@ def evaluate(
     from rich.progress import track
 
     from ssjf.predict.artefact import load_predictor
+    from ssjf.report.style import check_picture, saved
 
+    if picture is not None:
+        check_picture(picture)
     if len(predictors) < 2:
         raise ConfigError("name at least one predictor, and then the data: ssjf evaluate my-predictor data.jsonl")
     *names, last = predictors
@@ -76,7 +79,6 @@ def evaluate(
         as_json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     if picture is not None:
         from ssjf.report.predictors import ranking_and_gain
-        from ssjf.report.style import saved
 
         make_folder(picture.parent, "--picture")
         console.print(f"drawn: {saved(lambda: ranking_and_gain(rows), picture)}")

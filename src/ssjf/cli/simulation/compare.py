@@ -191,6 +191,7 @@ def _items(
 ) -> "list[WorkItem]":
     """The rows of the file, by their arrivals if all have one; none where lengths are to be generated."""
     if lengths is not None and workload is None:
+        scenario.refuse_without_file(target_model=target_model)
         return []
     items = scenario.read_items(workload, lengths=lengths, input_lengths=input_lengths, target_model=target_model)
     return sorted(items, key=lambda item: item.arrival_s or 0.0)

@@ -62,6 +62,7 @@ def read_items(
         raise ConfigError("give either --workload FILE or --lengths, for example --lengths paper")
     if lengths is not None:
         at_least("jobs", jobs, 1)
+        refuse_without_file(target_model=target_model, limit=limit)
         inputs = parse_lengths(input_lengths or SHORTEST_PROMPTS)
         return generate(jobs, outputs=parse_lengths(lengths), inputs=inputs, seed=seed)
     assert workload is not None
@@ -70,6 +71,13 @@ def read_items(
     if limit is not None:
         at_least("limit", limit, 1)
     return read_workload(workload, target_model=target_model)[:limit]
+
+
+def refuse_without_file(**options: object) -> None:
+    """Options about a workload file, where lengths are generated instead."""
+    for name, value in options.items():
+        if value is not None:
+            raise ConfigError(f"--{name.replace('_', '-')} goes with --workload, not with --lengths")
 
 
 def refuse_without_cost_model(**options: float | None) -> None:

@@ -10,6 +10,9 @@ from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
 
+_OUTLYING = 20.0  # means
+_ABSURD = 1000.0
+
 
 class RunningQuantile:
     """Quantiles of the most recent values.
@@ -72,6 +75,36 @@ class History(Generic[Value]):
         return self._values[max(0, bisect_left(self._since, time) - 1)]
 
 
+class RunningRatio:
+    """The sum of one quantity over the sum of another, of recent pairs.
+
+    A single absurd second is not to stand for all: it counts for at most a thousand times what the first makes likely,
+    and a pair whose second is more than 20 times the mean so far counts as one of that size.
+
+    Attributes:
+        value: the ratio; 1 before there is one.
+
+    Args:
+        memory: how many pairs count, roughly.
+    """
+
+    def __init__(self, memory: int) -> None:
+        self.value = 1.0
+        self._fade = 1 - 1 / memory
+        self._weight = self._above = self._below = 0.0
+
+    def add(self, above: float, below: float) -> None:
+        """Take one pair in."""
+        below = min(below, _ABSURD * above / self.value) if self.value > 0 else below
+        if self._weight and below * self._weight > _OUTLYING * self._below > 0:
+            above, below = (part * _OUTLYING * self._below / (below * self._weight) for part in (above, below))
+        self._weight = self._fade * self._weight + 1
+        self._above = self._fade * self._above + above
+        self._below = self._fade * self._below + below
+        if self._below > 0:
+            self.value = self._above / self._below
+
+
 class RankingQuality:
     """How well predictions rank: the share of pairs that they order rightly, ties counting half.
 
@@ -80,7 +113,6 @@ class RankingQuality:
 
     Attributes:
         concordance: 1 for a perfect ranking, .5 for chance, 0 for the reverse.
-        scale: true over predicted service seconds.
         mean_service_s: of true service.
 
     Args:
@@ -91,11 +123,11 @@ class RankingQuality:
 
     def __init__(self, memory: int = 150) -> None:
         self.concordance = 0.5
-        self.scale = 1.0
         self.mean_service_s = 0.0
         self._memory = memory
         self._seen = 0
-        self._weight = self._predicted = self._true = 0.0
+        self._weight = self._true = 0.0
+        self._scale = RunningRatio(memory)
         self._finished: deque[tuple[float, float]] = deque(maxlen=2 * memory)
 
     def add(self, predicted_s: float, service_s: float) -> None:
@@ -110,11 +142,14 @@ class RankingQuality:
         self._finished.append((predicted_s, service_s))
         fade = 1 - 1 / self._memory
         self._weight = fade * self._weight + 1
-        self._predicted = fade * self._predicted + predicted_s
         self._true = fade * self._true + service_s
         self.mean_service_s = self._true / self._weight
-        if self._predicted > 0:
-            self.scale = self._true / self._predicted
+        self._scale.add(service_s, predicted_s)
+
+    @property
+    def scale(self) -> float:
+        """True over predicted service seconds."""
+        return self._scale.value
 
 
 def _agreement(predicted_difference: float, true_difference: float) -> float:

@@ -13,17 +13,14 @@ all left the queue; on several slots it is FCFS list scheduling of the same jobs
 from heapq import heappop, heappush
 from math import inf, nextafter
 
-from ssjf.core.observed.estimates import RunningQuantile
-from ssjf.core.types import Job
+from ssjf.core.observed.estimates import RunningQuantile, RunningRatio
+from ssjf.core.types import Job, Status
 
 _OVERRUN = 1.2  # a running job is assumed to last at least so many times as long as it has run by now,
 _LONGER = 1.5  # and if not, so many times
-_FADE = 1 - 1 / 2000  # of what a job says about the truth of predictions, with each later one
 _MANY = 64  # jobs that are not worth clearing out
 _LATELY = 4096  # jobs
-_SAMPLE = 32  # waiting jobs that stand for all
-
-_Comer = tuple[float, int, float, float]  # arrival, sequence, predicted work that arrived before, and its own
+_SAMPLE = 128  # waiting jobs, or up to twice as many, that stand for all
 
 
 class ShadowFCFS:
@@ -40,12 +37,12 @@ class ShadowFCFS:
         self._place: dict[int, tuple[int, float, float]] = {}  # sequence -> (slot, assumed service, wait)
         self._service_s: dict[int, float] = {}  # sequence -> true service, until it is served here
         self._overruns: list[tuple[float, int, Job]] = []  # when a running job will have outlived its assumed service
-        self._line: list[_Comer] = []  # everybody as they came
-        self._first = 0  # the oldest waiting job's place in the line; who is before it is of no interest any more
-        self._first_start = 0.0  # when that job would start
-        self._arrived_s = 0.0  # predicted service of everybody who ever came
+        self._line: list[Job] = []  # as they came: all who have not been served here, and some who have
+        self._num_gone = 0  # how many of the line have left the real queue since it was last cleared out
+        self._served_before = (-inf, 0)  # who came before that and does not wait has been served here
+        self._next_start = 0.0  # of the oldest waiting job
         # of those served here: unlike those who have finished, they are not the ones that were predicted to be short
-        self._true_s = self._predicted_s = 0.0
+        self._scale = RunningRatio(2000)
         self.jcts = RunningQuantile()
         self.real_jcts = RunningQuantile()
         self._lately = RunningQuantile(_LATELY)
@@ -58,12 +55,14 @@ class ShadowFCFS:
 
     def arrived(self, job: Job) -> None:
         """The real server lets the job wait."""
-        self._line.append((job.request.arrival_time, job.sequence, self._arrived_s, job.predicted_service_s))
-        self._arrived_s += job.predicted_service_s
+        if self._num_gone > _MANY + len(self._line) // 2:
+            self._clear_out()
+        self._line.append(job)
 
     def started(self, job: Job) -> None:
         """The real server has taken the job out of its queue."""
         heappush(self._left, (job.request.arrival_time, job.sequence, job))
+        self._num_gone += 1
 
     def finished(self, job: Job, service_s: float) -> None:
         """The job's true service time is known now."""
@@ -88,9 +87,9 @@ class ShadowFCFS:
         ahead = (oldest.request.arrival_time, oldest.sequence)
         while self._left and self._left[0][:2] < ahead:
             self._serve(heappop(self._left)[2], now, scale)
-        self._pass_by(ahead)
-        self._first_start = max(min(self._free_at), oldest.request.arrival_time)
-        return self._first_start - oldest.request.arrival_time
+        self._served_before = max(self._served_before, ahead)
+        self._next_start = max(min(self._free_at), oldest.request.arrival_time)
+        return self._next_start - oldest.request.arrival_time
 
     def seen_jct_at(self, level: float) -> float:
         """A quantile of FCFS's completion times, and at most the longest of late: a heavy hour is forgotten."""
@@ -101,30 +100,40 @@ class ShadowFCFS:
 
         Of those who wait a sample is looked at; what the servers need for the work ahead of them is estimated.
         """
-        num_coming, known = len(self._line) - self._first, self.jcts
-        sample = sorted(map(self._expected_jct_s, self._line[self._first :: max(1, num_coming // _SAMPLE)]))
-        weight = num_coming / max(1, len(sample))
-        place = level * (len(known) + num_coming - 1)  # in increasing order of all
-        for jct_s in sample:
+        known, (expected, weight) = self.jcts, self._expected()
+        place = level * (len(known) + weight * len(expected) - 1)  # in increasing order of all
+        longest = max(self._lately.at(1.0), expected[-1] if expected else 0.0)
+        for jct_s in expected:
             if known.num_below(jct_s) + weight > place:  # it is this one, or one of those known that lie below
                 return min(jct_s, known.ranked(int(place)))
             place -= weight
-        return known.ranked(int(place)) if len(known) else max(sample, default=0.0)
+        return min(longest, known.ranked(int(place)))
 
-    def _expected_jct_s(self, comer: _Comer) -> float:
-        arrival, _, before_s, service_s = comer
-        scale = self._true_s / self._predicted_s if self._predicted_s > 0 else 1.0
-        ahead_s = before_s - self._line[self._first][2]
-        start = max(self._first_start + scale * ahead_s / len(self._free_at), arrival)
-        return start + scale * service_s - arrival
+    def _expected(self) -> tuple[list[float], float]:
+        """What FCFS would still give some of those it has not served, in increasing order; how many each stands for."""
+        if 4 * self._num_gone > len(self._line):
+            self._clear_out()
+        apart = max(1, len(self._line) // _SAMPLE)
+        start, scale, slots = self._next_start, self._scale.value, len(self._free_at)
+        found = []
+        for job in self._line[::apart]:
+            if self._is_past(job):
+                continue
+            arrival, service_s = job.request.arrival_time, scale * job.predicted_service_s
+            start = max(start, arrival)
+            found.append(start + service_s - arrival)
+            start += apart * service_s / slots
+        return sorted(found), float(apart)
 
-    def _pass_by(self, oldest: tuple[float, int]) -> None:
-        line = self._line
-        while self._first < len(line) and line[self._first][:2] < oldest:
-            self._first += 1
-        if self._first > _MANY and 2 * self._first > len(line):
-            del line[: self._first]
-            self._first = 0
+    def _is_past(self, job: Job) -> bool:
+        """Whether FCFS has served the job, or never will."""
+        if job.status is Status.ABORTED:
+            return True
+        return job.status is not Status.WAITING and (job.request.arrival_time, job.sequence) < self._served_before
+
+    def _clear_out(self) -> None:
+        self._line = [job for job in self._line if not self._is_past(job)]
+        self._num_gone = 0
 
     def _serve(self, job: Job, now: float, scale: float) -> None:
         arrival, sequence = job.request.arrival_time, job.sequence
@@ -164,8 +173,7 @@ class ShadowFCFS:
 
     def _compare(self, job: Job, wait_s: float, service_s: float) -> None:
         assert job.finished_at is not None
-        self._true_s = _FADE * self._true_s + service_s
-        self._predicted_s = _FADE * self._predicted_s + job.predicted_service_s
+        self._scale.add(service_s, job.predicted_service_s)
         self.jcts.add(wait_s + service_s)
         self._lately.add(wait_s + service_s)
         self.real_jcts.add(job.finished_at - job.request.arrival_time)

@@ -131,19 +131,22 @@ class FairQueue:
         """The job that `pop` would take, or None when nobody waits."""
         if not self._jobs:
             return None
+        tenants = self._tiers[min(self._tiers)]
+        queue = tenants[min(tenants, key=lambda name: (self._counters.of(name), name))]
+        overdue = None
+        if self._adaptive is not None:  # asked in any case: it keeps its books by that
+            longest = queue.oldest()
+            limit_s = self._adaptive.wait_limit_s(min((other.oldest() for other in tenants.values()), key=_age), now)
+            if now - longest.request.arrival_time >= limit_s:
+                overdue = longest
         if self._max_wait_s is not None:
             while self._by_age[0][2] != self._by_age[0][3].ticket:
                 heappop(self._by_age)
             oldest = self._by_age[0][3]
             if now - oldest.request.arrival_time >= self._max_wait_s:
                 return oldest
-        tenants = self._tiers[min(self._tiers)]
-        queue = tenants[min(tenants, key=lambda name: (self._counters.of(name), name))]
-        if self._adaptive is not None:
-            oldest = min((other.oldest() for other in tenants.values()), key=_age)
-            longest = queue.oldest()
-            if now - longest.request.arrival_time >= self._adaptive.wait_limit_s(oldest, now):
-                return longest
+        if overdue is not None:
+            return overdue
         return queue.peek(now)
 
     def remove(self, request_id: str) -> Job | None:

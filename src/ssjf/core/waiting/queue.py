@@ -119,14 +119,17 @@ class WaitingQueue:
         return request.tier, self._policy.key(job, now), request.arrival_time, job.sequence
 
     def _next(self, now: float) -> Job:
+        overdue = None
+        if self._adaptive is not None:  # asked in any case: it keeps its books by that
+            first = self.oldest()
+            if now - first.request.arrival_time >= self._adaptive.wait_limit_s(first, now):
+                overdue = first
         if self._max_wait_s is not None:
             oldest = _first(self._by_age)
             if now - oldest.request.arrival_time >= self._max_wait_s:
                 return oldest
-        if self._adaptive is not None:
-            oldest = self.oldest()
-            if now - oldest.request.arrival_time >= self._adaptive.wait_limit_s(oldest, now):
-                return oldest
+        if overdue is not None:
+            return overdue
         if self._sized is not None:
             return self._buckets[min(self._buckets)].best(now)
         if not self._static:

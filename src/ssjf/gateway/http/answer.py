@@ -135,7 +135,7 @@ class Answer:
                 self.work.cancel()  # what it awaits; it goes on as after any failure of the engine
 
     def _stalled(self, now: float) -> BackendError | None:
-        """What the engine has failed to do in time. Comments that keep a connection alive do not count."""
+        """What the engine has failed to do in time. Any event counts, of what kind it may be; comments do not."""
         exchange, patience = self.exchange, self._way.patience
         if not exchange.incoming.stream:
             return None

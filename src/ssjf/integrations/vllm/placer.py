@@ -108,10 +108,12 @@ class Placer:
                 end for it too, or it would wait for that for ever.
         """
         job = self._live.pop(request_id, None)
-        if job is None or job.started_at is None or now is None:
+        if job is None:
+            return
+        job.status = Status.ABORTED
+        if job.started_at is None or now is None:
             return
         job.finished_at = now
-        job.status = Status.ABORTED
         if self._adaptive is not None:
             self._adaptive.finished(job, now - job.started_at)
 
