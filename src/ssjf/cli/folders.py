@@ -6,7 +6,7 @@ from pathlib import Path
 from ssjf.errors import ConfigError
 
 
-def check_folder(folder: Path, option: str = "--out") -> None:
+def check_folder(folder: Path) -> None:
     """Find out whether a folder is there or could be made; makes nothing.
 
     Raises:
@@ -15,7 +15,7 @@ def check_folder(folder: Path, option: str = "--out") -> None:
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         what = "is a file" if nearest == folder.absolute() else f"cannot be made in {nearest}"
-        raise ConfigError(f"{option} {folder} {what}; name a folder")
+        raise ConfigError(f"--out {folder} {what}; name a folder")
 
 
 def make_folder(folder: Path, option: str = "--out") -> None:

@@ -119,14 +119,14 @@ def saved(draw: Callable[[], "Figure"], path: Path) -> str:
     return path.name
 
 
-def check_picture(path: Path, option: str = "--picture") -> None:
+def check_picture(path: Path) -> None:
     """Find out before a long run whether a picture can have such a name.
 
     Raises:
         ConfigError: it cannot.
     """
     if path.suffix.lower() not in _FORMATS:
-        raise ConfigError(f"{option} {path}: a picture's name ends in {', '.join(_FORMATS)}")
+        raise ConfigError(f"--picture {path}: a picture's name ends in {', '.join(_FORMATS)}")
 
 
 @styled

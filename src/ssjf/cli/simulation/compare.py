@@ -94,36 +94,26 @@ def compare(
     processes = _processes(cases, items, jobs)
 
     def host(sample: "Sequence[WorkItem]", num_slots: int, wait_s: float | None) -> "Host":
-        if cost_model is None:
-            scenario.refuse_without_cost_model(
-                kv_tokens=kv_tokens, prefix_hit_fraction=prefix_hit_fraction, prefix_lifetime_s=prefix_lifetime_s
-            )
-            linear = scenario.linear_host(
-                slots=num_slots,
-                batching=batching,
-                batch_wait_s=batch_wait_s,
-                base_seconds=base_seconds,
-                seconds_per_token=seconds_per_token,
-                seconds_per_input_token=seconds_per_input_token,
-                max_wait_s=wait_s,
-            )
-            prompts, answers = [item.input_tokens for item in sample], scenario.output_tokens(sample)
-            if not linear.alone_s(prompts, answers).min() > 0:
-                raise ConfigError("some requests take no time at all; give --base-seconds more than 0")
-            return linear
-        if batching != "continuous":
-            raise ConfigError("--cost-model describes an engine with continuous batching; leave --batching out")
-        scenario.at_least("jobs", min(jobs, len(sample)), num_slots + 1)  # fewer never keep the engine busy
-        return scenario.step_host(
+        made = scenario.make_host(
             cost_model,
             sample,
             slots=num_slots,
+            batching=batching,
+            batch_wait_s=batch_wait_s,
+            base_seconds=base_seconds,
+            seconds_per_token=seconds_per_token,
+            seconds_per_input_token=seconds_per_input_token,
             kv_tokens=kv_tokens,
             max_num_batched_tokens=max_num_batched_tokens,
             prefix_hit_fraction=prefix_hit_fraction,
             prefix_lifetime_s=prefix_lifetime_s,
             max_wait_s=wait_s,
         )
+        if cost_model is not None:
+            scenario.at_least("jobs", min(jobs, len(sample)), num_slots + 1)  # fewer never keep the engine busy
+        elif not made.alone_s([item.input_tokens for item in sample], scenario.output_tokens(sample)).min() > 0:
+            raise ConfigError("some requests take no time at all; give --base-seconds more than 0")
+        return made
 
     hosts = _hosts(host, cases, seeds, items, source, jobs, max_wait_s)
     laboratory = Laboratory(

@@ -79,25 +79,16 @@ def plan(
         )
 
     items = items_of(0, jobs)
-    if cost_model is None:
-        scenario.refuse_without_cost_model(kv_tokens=kv_tokens)
-    host = (
-        scenario.linear_host(
-            slots=slots,
-            base_seconds=base_seconds,
-            seconds_per_token=seconds_per_token,
-            seconds_per_input_token=seconds_per_input_token,
-            max_wait_s=max_wait_s,
-        )
-        if cost_model is None
-        else scenario.step_host(
-            cost_model,
-            items,
-            slots=slots,
-            kv_tokens=kv_tokens,
-            max_num_batched_tokens=max_num_batched_tokens,
-            max_wait_s=max_wait_s,
-        )
+    host = scenario.make_host(
+        cost_model,
+        items,
+        slots=slots,
+        base_seconds=base_seconds,
+        seconds_per_token=seconds_per_token,
+        seconds_per_input_token=seconds_per_input_token,
+        kv_tokens=kv_tokens,
+        max_num_batched_tokens=max_num_batched_tokens,
+        max_wait_s=max_wait_s,
     )
     default = "column" if all(item.predicted_tokens is not None for item in items) else "lognormal:0.8"
     drawn = None if lengths is None else items_of

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from ssjf.workload.items import WorkItem
 
 BATCHINGS = ("none", "static", "dynamic", "continuous")
-SHORTEST_PROMPTS = "constant:1"
+SHORTEST_PROMPTS = "constant:1"  # where no lengths of prompts are given
 ORACLES = ("sjf", "srpt")  # policies that know the truth, which only a simulation can offer
+_MOST_SLOTS = 100_000
 
 
 def make_policies(specs: str) -> "dict[str, Policy]":
@@ -29,9 +30,6 @@ def make_policies(specs: str) -> "dict[str, Policy]":
     if not policies:
         raise ConfigError("--policy names no policy")
     return policies
-
-
-MOST_SLOTS = 100_000
 
 
 def is_oracle(spec: str) -> bool:
@@ -80,13 +78,6 @@ def refuse_without_file(**options: object) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} goes with --workload, not with --lengths")
 
 
-def refuse_without_cost_model(**options: float | None) -> None:
-    """Options that only a simulation iteration by iteration heeds, where there is none; None and 0 were not given."""
-    for name, value in options.items():
-        if value:
-            raise ConfigError(f"--{name.replace('_', '-')} is for simulations with --cost-model")
-
-
 def make_batching(name: str, slots: int, batch_wait_s: float) -> "Batching":
     """One of the batching settings, checked against the number of slots."""
     from ssjf.core.places.batching import Continuous, Dynamic, Static
@@ -105,7 +96,9 @@ def make_batching(name: str, slots: int, batch_wait_s: float) -> "Batching":
     return kinds[name]
 
 
-def linear_host(
+def make_host(
+    cost_model: Path | None,
+    items: "Sequence[WorkItem]",
     *,
     slots: int,
     batching: str = "continuous",
@@ -113,18 +106,43 @@ def linear_host(
     base_seconds: float,
     seconds_per_token: float,
     seconds_per_input_token: float,
+    kv_tokens: int | None,
+    max_num_batched_tokens: int,
+    prefix_hit_fraction: float = 0.0,
+    prefix_lifetime_s: float | None = None,
     max_wait_s: float | None,
-) -> "LinearHost":
-    """Slots that jobs keep for a time that is linear in their lengths."""
+) -> "LinearHost | StepHost":
+    """What serves the items: slots with linear times, or iteration by iteration with the costs of a file."""
     from ssjf.core.service import LinearServiceModel
     from ssjf.sim.host import LinearHost
 
-    at_least("slots", slots, 1, MOST_SLOTS)
+    at_least("slots", slots, 1, _MOST_SLOTS)
+    if max_wait_s is not None:
+        at_least("max-wait-s", max_wait_s, 0)
+    if cost_model is not None:
+        if batching != "continuous":
+            raise ConfigError("--cost-model describes an engine with continuous batching; leave --batching out")
+        return _step_host(
+            cost_model,
+            items,
+            slots=slots,
+            kv_tokens=kv_tokens,
+            max_num_batched_tokens=max_num_batched_tokens,
+            prefix_hit_fraction=prefix_hit_fraction,
+            prefix_lifetime_s=prefix_lifetime_s,
+            max_wait_s=max_wait_s,
+        )
+    of_iterations = {
+        "kv-tokens": kv_tokens,
+        "prefix-hit-fraction": prefix_hit_fraction,
+        "prefix-lifetime-s": prefix_lifetime_s,
+    }
+    for name, value in of_iterations.items():
+        if value:
+            raise ConfigError(f"--{name} is for simulations with --cost-model")
     at_least("base-seconds", base_seconds, 0)
     at_least("seconds-per-token", seconds_per_token, 0)
     at_least("seconds-per-input-token", seconds_per_input_token, 0)
-    if max_wait_s is not None:
-        at_least("max-wait-s", max_wait_s, 0)
     return LinearHost(
         slots=slots,
         batching=make_batching(batching, slots, batch_wait_s),
@@ -133,15 +151,15 @@ def linear_host(
     )
 
 
-def step_host(
+def _step_host(
     cost_model: Path,
     items: "Sequence[WorkItem]",
     *,
     slots: int,
     kv_tokens: int | None,
     max_num_batched_tokens: int,
-    prefix_hit_fraction: float = 0.0,
-    prefix_lifetime_s: float | None = None,
+    prefix_hit_fraction: float,
+    prefix_lifetime_s: float | None,
     max_wait_s: float | None,
 ) -> "StepHost":
     """An engine with the costs of a file that `ssjf calibrate` wrote.
@@ -151,15 +169,12 @@ def step_host(
     from ssjf.sim.host import StepHost, mean_context_tokens
     from ssjf.sim.steps.cost import EngineLimits, load_cost_model
 
-    at_least("slots", slots, 1, MOST_SLOTS)
     at_least("max-num-batched-tokens", max_num_batched_tokens, slots)
     at_least("prefix-hit-fraction", prefix_hit_fraction, 0, 1)
     if prefix_lifetime_s is not None:
         at_least("prefix-lifetime-s", prefix_lifetime_s, 0)
     if kv_tokens is not None:
         at_least("kv-tokens", kv_tokens, 1)
-    if max_wait_s is not None:
-        at_least("max-wait-s", max_wait_s, 0)
     inputs, outputs = [item.input_tokens for item in items], output_tokens(items)
     block_size = 16
     longest = max((i + o for i, o in zip(inputs, outputs, strict=True)), default=1)

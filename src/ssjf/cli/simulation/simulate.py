@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ssjf.sim.host import Host, LinearHost, StepHost
     from ssjf.workload.items import WorkItem
 
-ORACLE = "(oracle)"
+_ORACLE = "(oracle)"
 
 
 def simulate(
@@ -82,33 +82,21 @@ def simulate(
         )
 
     items = items_of(0)
-    host: LinearHost | StepHost
-    if cost_model is None:
-        scenario.refuse_without_cost_model(
-            kv_tokens=kv_tokens, prefix_hit_fraction=prefix_hit_fraction, prefix_lifetime_s=prefix_lifetime_s
-        )
-        host = scenario.linear_host(
-            slots=slots,
-            batching=batching,
-            batch_wait_s=batch_wait_s,
-            base_seconds=base_seconds,
-            seconds_per_token=seconds_per_token,
-            seconds_per_input_token=seconds_per_input_token,
-            max_wait_s=max_wait_s,
-        )
-    else:
-        if batching != "continuous":
-            raise ConfigError("--cost-model describes an engine with continuous batching; leave --batching out")
-        host = scenario.step_host(
-            cost_model,
-            items,
-            slots=slots,
-            kv_tokens=kv_tokens,
-            max_num_batched_tokens=max_num_batched_tokens,
-            prefix_hit_fraction=prefix_hit_fraction,
-            prefix_lifetime_s=prefix_lifetime_s,
-            max_wait_s=max_wait_s,
-        )
+    host = scenario.make_host(
+        cost_model,
+        items,
+        slots=slots,
+        batching=batching,
+        batch_wait_s=batch_wait_s,
+        base_seconds=base_seconds,
+        seconds_per_token=seconds_per_token,
+        seconds_per_input_token=seconds_per_input_token,
+        kv_tokens=kv_tokens,
+        max_num_batched_tokens=max_num_batched_tokens,
+        prefix_hit_fraction=prefix_hit_fraction,
+        prefix_lifetime_s=prefix_lifetime_s,
+        max_wait_s=max_wait_s,
+    )
     if tenant_weights is not None:
         host = replace(host, tenant_weights=scenario.parse_weights(tenant_weights))
         if names := [name for name, policy in policies.items() if getattr(policy, "preemptive", False)]:
@@ -145,7 +133,7 @@ def _run(
 
     from ssjf.core.policies import FCFS, SSJF
 
-    wanted: dict[str, Policy] = {**policies, "fcfs": FCFS(), ORACLE: SSJF()}
+    wanted: dict[str, Policy] = {**policies, "fcfs": FCFS(), _ORACLE: SSJF()}
     free = replace(host, max_wait_s=None, tenant_weights=None)
     needed = any(not scenario.is_oracle(name) and not scenario.is_blind(name) for name in policies)
     runs: list[dict[str, JobTable]] = []
@@ -159,9 +147,9 @@ def _run(
             runs.append({})
         runs[seed][name] = scenario.run_policy(
             trace,
-            "sjf" if name == ORACLE else name,
+            "sjf" if name == _ORACLE else name,
             wanted[name],
-            free if name == ORACLE else host,
+            free if name == _ORACLE else host,
             seed=seed,
             predictor_seconds=predictor_seconds,
         )
@@ -181,7 +169,7 @@ def _report(runs: "list[dict[str, JobTable]]", host: "Host", seeds: int, out: Pa
 
     summaries: list[Summary] = []
     for run in runs:
-        fcfs, oracle = run.get("fcfs", run.get("(fcfs)")), run[ORACLE]
+        fcfs, oracle = run.get("fcfs", run.get("(fcfs)")), run[_ORACLE]
         assert fcfs is not None
         alone_s = host.alone_s(fcfs.input_tokens.tolist(), fcfs.output_tokens.tolist())
         summaries += [
