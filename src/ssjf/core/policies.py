@@ -165,6 +165,7 @@ class Auto:
         stretch: share of FCFS's completion time that may be added to it.
         approach: share of the distance to FCFS's 98th-percentile completion time that may be added.
         full_trust: concordance of predictions (chance is .5) from which all of the slack is used.
+        trust: how much of it is used: 0 where predictions rank no better than chance, 1 where they are good.
     """
 
     decay: float = 1.6
@@ -173,6 +174,7 @@ class Auto:
     approach: float = 0.35
     full_trust: float = 0.6
     static = True
+    trust: float = field(default=0.0, init=False, repr=False)
     _shadow: ShadowFCFS = field(default_factory=ShadowFCFS, init=False, repr=False)
     _quality: RankingQuality = field(default_factory=RankingQuality, init=False, repr=False)
     _num_arrived: int = field(default=0, init=False, repr=False)  # since the last look
@@ -202,11 +204,6 @@ class Auto:
         tail_s = self.stretch * jct_s + self.approach * max(0.0, self._late_jct_s - jct_s)
         return self.trust * (jct_s + max(common_s, self._tail_slack * tail_s) - service_s)
 
-    @property
-    def trust(self) -> float:
-        """How much of the slack is used: 0 where predictions rank no better than chance, 1 where they are good."""
-        return _within((self._quality.concordance - 0.5) / (self.full_trust - 0.5), 0.0, 1.0)
-
     def arrived(self, job: Job) -> None:
         """The shadow will have to serve the job."""
         self._shadow.arrived(job)
@@ -221,6 +218,7 @@ class Auto:
         """The truth about the job is known."""
         self._shadow.finished(job, service_s)
         self._quality.add(job.predicted_service_s, service_s)
+        self.trust = _within((self._quality.concordance - 0.5) / (self.full_trust - 0.5), 0.0, 1.0)
         self._num_finished += 1
         if self._num_finished % _LOOK_EVERY == 0:
             assert job.finished_at is not None

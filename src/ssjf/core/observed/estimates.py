@@ -113,6 +113,7 @@ class RankingQuality:
 
     Attributes:
         concordance: 1 for a perfect ranking, .5 for chance, 0 for the reverse.
+        scale: true over predicted service seconds.
         mean_service_s: of true service.
 
     Args:
@@ -127,7 +128,8 @@ class RankingQuality:
         self._memory = memory
         self._seen = 0
         self._weight = self._true = 0.0
-        self._scale = RunningRatio(memory)
+        self.scale = 1.0
+        self._ratio = RunningRatio(memory)
         self._finished: deque[tuple[float, float]] = deque(maxlen=2 * memory)
 
     def add(self, predicted_s: float, service_s: float) -> None:
@@ -144,12 +146,8 @@ class RankingQuality:
         self._weight = fade * self._weight + 1
         self._true = fade * self._true + service_s
         self.mean_service_s = self._true / self._weight
-        self._scale.add(service_s, predicted_s)
-
-    @property
-    def scale(self) -> float:
-        """True over predicted service seconds."""
-        return self._scale.value
+        self._ratio.add(service_s, predicted_s)
+        self.scale = self._ratio.value
 
 
 def _agreement(predicted_difference: float, true_difference: float) -> float:

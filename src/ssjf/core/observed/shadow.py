@@ -88,8 +88,8 @@ class ShadowFCFS:
         while self._left and self._left[0][:2] < ahead:
             self._serve(heappop(self._left)[2], now, scale)
         self._served_before = max(self._served_before, ahead)
-        self._next_start = max(min(self._free_at), oldest.request.arrival_time)
-        return self._next_start - oldest.request.arrival_time
+        self._next_start = max(min(self._free_at), ahead[0])
+        return self._next_start - ahead[0]
 
     def seen_jct_at(self, level: float) -> float:
         """A quantile of FCFS's completion times, and at most the longest of late: a heavy hour is forgotten."""

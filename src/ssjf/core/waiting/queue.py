@@ -121,7 +121,7 @@ class WaitingQueue:
     def _next(self, now: float) -> Job:
         overdue = None
         if self._adaptive is not None:  # asked in any case: it keeps its books by that
-            first = self.oldest()
+            first = _first(self._by_tier)
             if now - first.request.arrival_time >= self._adaptive.wait_limit_s(first, now):
                 overdue = first
         if self._max_wait_s is not None:
