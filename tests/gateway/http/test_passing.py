@@ -110,6 +110,23 @@ async def test_paths_queries_and_headers_arrive_as_they_came() -> None:
         assert "Content-Type" not in headers
 
 
+async def test_a_cookie_that_an_engine_gives_one_client_is_not_shown_by_another() -> None:
+    async def give_a_cookie(_: web.Request) -> web.StreamResponse:
+        return web.json_response({"ok": True}, headers={"set-cookie": "session=alice; Path=/"})
+
+    async with Engine().running() as engine:
+        engine.behave = give_a_cookie
+        url = engine.url.replace("127.0.0.1", "localhost")  # cookie jars take none from addresses
+        async with before(backend=[url]) as (_, port):
+            for cookie in ({}, {}, {"cookie": "session=bob"}):
+                async with (
+                    aiohttp.ClientSession() as client,
+                    client.post(f"http://127.0.0.1:{port}/v1/embeddings", json={}, headers=cookie) as response,
+                ):
+                    assert response.headers["set-cookie"].startswith("session=alice")
+        assert [headers.get("Cookie") for _, _, headers, _ in engine.seen] == [None, None, "session=bob"]
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings"])
 async def test_headers_of_an_answer_arrive_byte_for_byte(path: str) -> None:
     async def answer_raw(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

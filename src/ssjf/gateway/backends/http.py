@@ -101,6 +101,7 @@ class HTTPBackend:
         self._session = aiohttp.ClientSession(
             connector=connector,
             timeout=self._timeout,
+            cookie_jar=aiohttp.DummyCookieJar(),  # what an engine sets is for one client, not for all
             auto_decompress=False,
             skip_auto_headers=("User-Agent", "Accept-Encoding", "Content-Type"),
         )
