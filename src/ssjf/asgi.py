@@ -6,8 +6,8 @@ from starlette.types import Receive
 
 from ssjf.errors import RequestError
 
-# A body over the limit is read to its end all the same, up to this many bytes: a client that is still sending when the
-# connection closes never sees why.
+# A body over the limit is read to its end all the same, up to this many bytes or the limit: a client that is still
+# sending when the connection closes never sees why.
 _MAX_DISCARDED_BYTES = 64 * 2**20
 
 
@@ -29,7 +29,7 @@ async def receive_body(receive: Receive, limit: int, *, taken: Callable[[int], N
     """
     parts: list[bytes] = []
     size, more = 0, True
-    while more and size <= _MAX_DISCARDED_BYTES:
+    while more and size <= max(limit, _MAX_DISCARDED_BYTES):
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
