@@ -70,13 +70,46 @@ HOSTILE: dict[str, Distort] = {
 @pytest.mark.parametrize("slots", [1, 8])
 def test_after_300_completions_no_prediction_makes_auto_worse_than_fcfs(name: str, slots: int) -> None:
     means, tails = [], []
-    for seed in range(3):
+    for seed in range(8):
         jobs = workload(6000, load=0.9, slots=slots, seed=seed, distort=HOSTILE[name])
         fcfs, auto = jcts(FCFS(), jobs, slots)[300:], jcts(Auto(), jobs, slots)[300:]
         means.append(mean(auto) / mean(fcfs))
         tails.append(percentile(auto, 0.99) / percentile(fcfs, 0.99))
     assert mean(means) < 1.05
     assert mean(tails) < 1.05
+
+
+@pytest.mark.parametrize("served", [1, 16])
+def test_nothing_is_kept_of_those_who_gave_up_waiting(served: int) -> None:
+    scheduler, now = Scheduler(Auto(), Slots(1)), 0.0
+    for number in range(3000):
+        scheduler.add(Job(Request(request_id=str(number), arrival_time=now), 1.0), now)
+        if number % 16 < served:
+            for job in scheduler.admit(now):
+                now += 1.0
+                scheduler.finish(job.request.request_id, now)
+        scheduler.abort(str(number), now)
+    assert len(scheduler.adaptive._shadow._line) < 200  # type: ignore[union-attr]
+
+
+def test_requests_that_are_given_up_while_they_run_teach_nothing_about_predictions() -> None:
+    scheduler = Scheduler(Auto(), Slots(4))
+    rng, now = random.Random(0), 0.0
+    for number in range(2000):
+        service = rng.lognormvariate(0.7, 0.9)
+        job = Job(Request(request_id=str(number), arrival_time=now), service)
+        scheduler.add(job, now)
+        scheduler.admit(now)
+        if number % 5 < 3:
+            scheduler.abort(str(number), now + 0.01)  # refused by the engine
+        else:
+            scheduler.finish(str(number), now + service)
+        now += 5.0 * service
+    assert scheduler.adaptive is not None
+    state = scheduler.adaptive.state()
+    assert state["concordance"] > 0.95
+    assert state["prediction_scale"] == pytest.approx(1.0, rel=0.01)
+    assert state["fcfs_p50_jct_s"] > 1.0
 
 
 def batch(count: int, *, seed: int, distort: Distort) -> list[tuple[Job, float]]:
@@ -206,6 +239,7 @@ def test_trust_comes_back_within_300_completions_when_predictions_turn_good_agai
         for _ in range(count):
             service = rng.lognormvariate(0.7, 0.9)
             job = Job(Request(request_id="x", arrival_time=0.0), distort(rng, service), finished_at=service)
+            policy.arrived(job)
             policy.finished(job, service)
 
     complete(1000, HOSTILE["reversed"])
@@ -420,12 +454,32 @@ def test_ranking_quality_is_the_share_of_pairs_in_the_right_order(
     quality, rng = RankingQuality(memory=100), random.Random(0)
     for _ in range(2000):
         service = rng.random()
+        quality.arrived(predict(service))
         quality.add(predict(service), service)
     assert quality.concordance == pytest.approx(expected, abs=0.01)
 
 
-def test_ranking_quality_shows_though_jobs_of_like_predictions_finish_together() -> None:
+def test_ranking_quality_is_that_of_arrivals_though_jobs_of_like_predictions_finish_together() -> None:
     quality, rng = RankingQuality(), random.Random(0)
-    for predicted in sorted(rng.lognormvariate(0.7, 0.9) for _ in range(800)):
-        quality.add(predicted, predicted * rng.lognormvariate(0, 0.6))
-    assert quality.concordance > 0.6
+    jobs = [
+        (predicted, predicted * rng.lognormvariate(0, 0.9))
+        for predicted in (rng.lognormvariate(0.7, 0.9) for _ in range(3000))
+    ]
+    for predicted, _ in jobs:
+        quality.arrived(predicted)
+    for predicted, service in jobs[:200]:  # as they came: all there is to know
+        quality.add(predicted, service)
+    expected = quality.concordance
+    assert expected == pytest.approx(0.75, abs=0.04)
+    for predicted, service in sorted(jobs[200:]):
+        quality.add(predicted, service)
+    assert quality.concordance == pytest.approx(expected, abs=0.06)
+
+
+def test_ranking_quality_finds_out_about_few_distinct_predictions() -> None:
+    quality, rng = RankingQuality(), random.Random(0)
+    for _ in range(2000):
+        service = rng.random()
+        quality.arrived(round(service))
+        quality.add(round(service), service)
+    assert quality.concordance == pytest.approx(0.75, abs=0.03)  # half of the pairs are tied

@@ -4,12 +4,13 @@ A policy sees one job and the time; it knows neither the queue, nor the host, no
 ordered by (tier, key, arrival, sequence): ties of the key go to the earlier arrival.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 from math import expm1, inf, log
 
 from ssjf.core.observed.estimates import History, RankingQuality, RunningQuantile
 from ssjf.core.observed.shadow import ShadowFCFS
-from ssjf.core.types import Job
+from ssjf.core.types import Job, Status
 
 _FAR_S = 1e9  # thirty years: later than any deadline, and finite
 _TINY_S = 1e-9  # service seconds that differ by less are taken for the same, and none are taken for fewer
@@ -18,7 +19,12 @@ _TRUST = (0.51, 1.0)  # concordances from which predictions may be trusted fully
 _LOOK_EVERY = 16  # finished jobs from one look at the tail to the next
 _FEW = 1  # arrivals from one look to the next; so few that arrivals have stopped
 _SHORTEST = 0.1  # mean services; `auto-static` takes nobody for shorter, so no boost exceeds 2.36 reaches
+_MOST_UNREAD, _PREDICTING = 256, 16  # arrivals whose predictions have not been read; those that may still be revised
 _TAIL_KNOWN = 300  # finished jobs from which a 99th percentile means something
+
+
+def _few_jobs() -> deque[Job]:
+    return deque(maxlen=_MOST_UNREAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +183,7 @@ class Auto:
     trust: float = field(default=0.0, init=False, repr=False)
     _shadow: ShadowFCFS = field(default_factory=ShadowFCFS, init=False, repr=False)
     _quality: RankingQuality = field(default_factory=RankingQuality, init=False, repr=False)
+    _unread: deque[Job] = field(default_factory=_few_jobs, init=False, repr=False)
     _num_arrived: int = field(default=0, init=False, repr=False)  # since the last look
     _num_finished: int = field(default=0, init=False, repr=False)
     _boost: History[tuple[float, float]] = field(default_factory=lambda: History((0.001, 1.0)), init=False, repr=False)
@@ -207,6 +214,7 @@ class Auto:
     def arrived(self, job: Job) -> None:
         """The shadow will have to serve the job."""
         self._shadow.arrived(job)
+        self._unread.append(job)
         self._num_arrived += 1
 
     def started(self, job: Job, now: float, num_slots: int) -> None:
@@ -215,11 +223,16 @@ class Auto:
         self._shadow.started(job)
 
     def finished(self, job: Job, service_s: float) -> None:
-        """The truth about the job is known."""
+        """The truth about the job is known, unless it was given up: then only that its slot is free."""
         self._shadow.finished(job, service_s)
+        if job.status is Status.ABORTED:
+            return
+        _read(self._unread, self._quality)
         self._quality.add(job.predicted_service_s, service_s)
         self.trust = _within((self._quality.concordance - 0.5) / (self.full_trust - 0.5), 0.0, 1.0)
         self._num_finished += 1
+        if self._num_finished == 1:
+            self._num_arrived = 0  # who was there before anything is no sign that others come
         if self._num_finished % _LOOK_EVERY == 0:
             assert job.finished_at is not None
             self._steer(job.finished_at)
@@ -276,6 +289,7 @@ class AutoStatic:
     static = True
     limits_waits = False
     _quality: RankingQuality = field(default_factory=RankingQuality, init=False, repr=False)
+    _unread: deque[Job] = field(default_factory=_few_jobs, init=False, repr=False)
     _waits: RunningQuantile = field(default_factory=RunningQuantile, init=False, repr=False)
     _num_finished: int = field(default=0, init=False, repr=False)
     _boost: History[tuple[float, float]] = field(default_factory=lambda: History((0.0, 1.0)), init=False, repr=False)
@@ -295,15 +309,19 @@ class AutoStatic:
         return inf
 
     def arrived(self, job: Job) -> None:
-        """Nothing is learned from that."""
+        """Its prediction is one of those that arrive."""
+        self._unread.append(job)
 
     def started(self, job: Job, now: float, num_slots: int) -> None:
         """How long it has waited."""
         self._waits.add(now - job.request.arrival_time)
 
     def finished(self, job: Job, service_s: float) -> None:
-        """The truth about the job is known."""
+        """The truth about the job is known, unless it was given up."""
+        if job.status is Status.ABORTED:
+            return
         quality = self._quality
+        _read(self._unread, quality)
         quality.add(job.predicted_service_s, service_s)
         self._num_finished += 1
         if self._num_finished % _LOOK_EVERY == 0:
@@ -386,6 +404,12 @@ def _refuse(policy: object, **ranges: tuple[float, float]) -> None:
         value = getattr(policy, name)
         if not low <= value <= high:
             raise ValueError(f"{name} must be from {low:g} to {high:g}, not {value}")
+
+
+def _read(unread: deque[Job], quality: RankingQuality) -> None:
+    """Tell the predictions of arrivals, but for the latest: a prediction may come a little after its job."""
+    while len(unread) > _PREDICTING:
+        quality.arrived(unread.popleft().predicted_service_s)
 
 
 def _within(value: float, low: float, high: float) -> float:

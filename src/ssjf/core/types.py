@@ -162,7 +162,7 @@ class AdaptivePolicy(Policy, Protocol):
         ...
 
     def finished(self, job: Job, service_s: float) -> None:
-        """A job has ended after so many seconds of service."""
+        """A job has ended after so many seconds of service; its status tells whether it was given up."""
         ...
 
     def state(self) -> dict[str, float]:

@@ -3,7 +3,7 @@
 Nothing here decides an order.
 """
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from math import inf
 from typing import Generic, TypeVar
@@ -12,6 +12,8 @@ Value = TypeVar("Value")
 
 _OUTLYING = 20.0  # means
 _ABSURD = 1000.0
+_ARRIVALS = 128  # by which a prediction is found short or long: few, for predictors change
+_GOLDEN = 0.6180339887  # its multiples fall evenly between 0 and 1
 
 
 class RunningQuantile:
@@ -47,6 +49,10 @@ class RunningQuantile:
     def num_below(self, value: float) -> int:
         """How many values are smaller."""
         return bisect_left(self._sorted, value)
+
+    def num_up_to(self, value: float) -> int:
+        """How many values are no larger."""
+        return bisect_right(self._sorted, value)
 
 
 class History(Generic[Value]):
@@ -106,10 +112,12 @@ class RunningRatio:
 
 
 class RankingQuality:
-    """How well predictions rank: the share of pairs that they order rightly, ties counting half.
+    """How well predictions rank those who arrive: the share of pairs that they order rightly, ties counting half.
 
-    Each finished job is compared with a few of those that finished before it, spread over twice the memory: jobs that
-    finish one after another may have been chosen for being predicted alike. Older comparisons fade.
+    Whoever is served by predictions finishes in their order, so those who finish about the same time were predicted
+    alike and are hard to tell apart, which says little about two who arrive. So each finished job is compared with one
+    of every eighth of the predictions of recent arrivals, and counts for the eighth that is its own. Older comparisons
+    fade.
 
     Attributes:
         concordance: 1 for a perfect ranking, .5 for chance, 0 for the reverse.
@@ -120,34 +128,63 @@ class RankingQuality:
         memory: how many finished jobs count, roughly.
     """
 
-    _PEERS = 8
-
     def __init__(self, memory: int = 150) -> None:
         self.concordance = 0.5
         self.mean_service_s = 0.0
-        self._memory = memory
-        self._seen = 0
-        self._weight = self._true = 0.0
         self.scale = 1.0
+        self._memory = memory
+        self._arrived = RunningQuantile(_ARRIVALS)
+        self._eighths = [_Eighth(max(1, memory // 8)) for _ in range(8)]
+        self._turn = 0
+        self._weight = self._true = 0.0
         self._ratio = RunningRatio(memory)
-        self._finished: deque[tuple[float, float]] = deque(maxlen=2 * memory)
+
+    def arrived(self, predicted_s: float) -> None:
+        """A job of such a prediction has come."""
+        self._arrived.add(predicted_s)
 
     def add(self, predicted_s: float, service_s: float) -> None:
         """Learn one pair of predicted and true service seconds."""
-        if self._finished:
-            apart = -(-len(self._finished) // self._PEERS)
-            peers = [self._finished[place] for place in range(-1, -len(self._finished) - 1, -apart)]
+        self._turn += 1
+        own = self._eighth_of(predicted_s)
+        peers = [eighth.finished[self._turn % len(eighth.finished)] for eighth in self._eighths if eighth.finished]
+        if peers:
             agree = sum(_agreement(predicted_s - p, service_s - s) for p, s in peers) / len(peers)
-            self._seen += 1
-            # a plain mean over the first jobs, then an exponential one; the prior is chance
-            self.concordance += (agree - self.concordance) / min(self._seen + 8, self._memory)
-        self._finished.append((predicted_s, service_s))
+            self.concordance += own.compared(agree) / len(self._eighths)
+        own.finished.append((predicted_s, service_s))
         fade = 1 - 1 / self._memory
         self._weight = fade * self._weight + 1
         self._true = fade * self._true + service_s
         self.mean_service_s = self._true / self._weight
         self._ratio.add(service_s, predicted_s)
         self.scale = self._ratio.value
+
+    def _eighth_of(self, predicted_s: float) -> "_Eighth":
+        """Where it lies among recent arrivals; equal predictions are spread over all the places that they take up."""
+        arrived = self._arrived
+        low, high = arrived.num_below(predicted_s), arrived.num_up_to(predicted_s)
+        place = low + self._turn * _GOLDEN % 1 * (high - low)
+        return self._eighths[min(7, int(8 * place / max(1, len(arrived))))]
+
+
+class _Eighth:
+    """What has finished of an eighth of the arrivals, and how well those rank among all.
+
+    Args:
+        memory: how many of them count, roughly.
+    """
+
+    def __init__(self, memory: int) -> None:
+        self.finished: deque[tuple[float, float]] = deque(maxlen=memory)  # predicted and true service seconds
+        self._concordance = 0.5
+        self._weight = 1  # the prior is chance
+
+    def compared(self, agree: float) -> float:
+        """By how much its concordance changes: a plain mean over the first jobs, then an exponential one."""
+        self._weight = min(self._weight + 1, max(2, self.finished.maxlen or 0))
+        change = (agree - self._concordance) / self._weight
+        self._concordance += change
+        return change
 
 
 def _agreement(predicted_difference: float, true_difference: float) -> float:

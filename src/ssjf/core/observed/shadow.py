@@ -18,7 +18,7 @@ from ssjf.core.types import Job, Status
 
 _OVERRUN = 1.2  # a running job is assumed to last at least so many times as long as it has run by now,
 _LONGER = 1.5  # and if not, so many times
-_MANY = 64  # jobs that are not worth clearing out
+_MANY = 128  # jobs that are not worth clearing out
 _LATELY = 4096  # jobs
 _SAMPLE = 128  # waiting jobs, or up to twice as many, that stand for all
 
@@ -38,7 +38,8 @@ class ShadowFCFS:
         self._service_s: dict[int, float] = {}  # sequence -> true service, until it is served here
         self._overruns: list[tuple[float, int, Job]] = []  # when a running job will have outlived its assumed service
         self._line: list[Job] = []  # as they came: all who have not been served here, and some who have
-        self._num_gone = 0  # how many of the line have left the real queue since it was last cleared out
+        self._num_gone = 0  # how many of the line have started since it was last cleared out
+        self._long = _MANY  # the length from which the line is cleared out
         self._served_before = (-inf, 0)  # who came before that and does not wait has been served here
         self._next_start = 0.0  # of the oldest waiting job
         # of those served here: unlike those who have finished, they are not the ones that were predicted to be short
@@ -55,7 +56,7 @@ class ShadowFCFS:
 
     def arrived(self, job: Job) -> None:
         """The real server lets the job wait."""
-        if self._num_gone > _MANY + len(self._line) // 2:
+        if len(self._line) > self._long:
             self._clear_out()
         self._line.append(job)
 
@@ -65,7 +66,7 @@ class ShadowFCFS:
         self._num_gone += 1
 
     def finished(self, job: Job, service_s: float) -> None:
-        """The job's true service time is known now."""
+        """The job's true service time is known now; of one that was given up, how long it ran."""
         place = self._place.pop(job.sequence, None)
         if place is None:
             self._service_s[job.sequence] = service_s
@@ -133,6 +134,7 @@ class ShadowFCFS:
 
     def _clear_out(self) -> None:
         self._line = [job for job in self._line if not self._is_past(job)]
+        self._long = _MANY + 2 * len(self._line)
         self._num_gone = 0
 
     def _serve(self, job: Job, now: float, scale: float) -> None:
@@ -172,6 +174,8 @@ class ShadowFCFS:
             self._free_at[slot] += by_s
 
     def _compare(self, job: Job, wait_s: float, service_s: float) -> None:
+        if job.status is Status.ABORTED:
+            return
         assert job.finished_at is not None
         self._scale.add(service_s, job.predicted_service_s)
         self.jcts.add(wait_s + service_s)

@@ -111,6 +111,7 @@ class SSJFScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM is not instal
         if tokens is None and settings.tokens_in_priority and given > 0:
             tokens = float(given)
         prediction = self._predictor.predict(asked) if tokens is None else Prediction(tokens, source="hint")
+        self._quality.arrived(prediction.num_output_tokens)
         return self._placer.place(asked, prediction)
 
     def _hint(self, request: EngineRequest) -> float | None:

@@ -71,6 +71,7 @@ class Metrics:
         """
         if prediction.source != "fallback":
             self._ratio.observe(prediction.num_output_tokens / max(1, num_output_tokens))
+            self._quality.arrived(prediction.num_output_tokens)  # whoever comes ends, too: soon enough for a gauge
             self._quality.add(prediction.num_output_tokens, num_output_tokens)
             self._concordance.set(self._quality.concordance)
         self._served.append((request.arrival_time, service_s, jct_s))
