@@ -37,16 +37,27 @@ def test_latencies_and_rounds_may_be_missing(tmp_path: Path) -> None:
     assert (predictions.latency_s, predictions.rounds) == (None, None)
 
 
+def test_a_byte_order_mark_does_no_harm_and_every_format_of_workloads_is_read(tmp_path: Path) -> None:
+    texts = {"bom.csv": "\ufeffoutput_tokens,pred_class5\n7,0\n", "p.jsonl": '{"output_tokens": 7, "pred_class5": 0}\n'}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        predictions = read_predictions(tmp_path / name, num_classes=5)
+        assert (predictions.output_tokens, predictions.class_ids) == ((7,), (0,))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no column output_tokens, pred_class5; it has: none"),
+        ("", "is empty"),
+        ("output_tokens,pred_class5\n", "has no rows"),
         ("output_tokens\n7\n", "no column pred_class5; it has: output_tokens"),
-        ("output_tokens,pred_class5\n7,0\n7.5,0\n", "row 2: output_tokens must be a whole number .* not '7.5'"),
-        ("output_tokens,pred_class5\n-7,0\n", "row 1: output_tokens must"),
-        ("output_tokens,pred_class5\n7,nan\n", "row 1: pred_class5 must"),
-        ("output_tokens,pred_class5\n7\n", "row 1: pred_class5 must be .* not None"),
-        ("output_tokens,pred_class5,lat5_ms\n7,0,fast\n", "row 1: lat5_ms must be a number of at least 0, not 'fast'"),
+        ("output_tokens,pred_class5\n7,0\n7.5,0\n", r"row 1 \(line 3\): output_tokens must be a whole .* not '7.5'"),
+        ("output_tokens,pred_class5\n1e300,0\n", r"row 0 \(line 2\): output_tokens must be a whole number from 0 to"),
+        ("output_tokens,pred_class5\n-7,0\n", r"row 0 \(line 2\): output_tokens must"),
+        ("output_tokens,pred_class5\n7,nan\n", r"row 0 \(line 2\): pred_class5 must"),
+        ("output_tokens,pred_class5\n7,\n", r"row 0 \(line 2\): pred_class5 is missing"),
+        ("output_tokens,pred_class5\n7\n", r"row 0 \(line 2\): 1 cells under 2 columns"),
+        ("output_tokens,pred_class5,lat5_ms\n7,0,fast\n", "lat5_ms must be a finite number of at least 0, not 'fast'"),
     ],
 )
 def test_a_bad_file_is_refused_with_what_is_wrong_and_where(tmp_path: Path, text: str, message: str) -> None:
@@ -57,9 +68,12 @@ def test_a_bad_file_is_refused_with_what_is_wrong_and_where(tmp_path: Path, text
 
 
 def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot read"):
+    with pytest.raises(DataError, match="cannot be read"):
         read_predictions(tmp_path / "absent.csv", num_classes=5)
     path = tmp_path / "predictions.csv.gz"
-    path.write_bytes(b"not gzip")
-    with pytest.raises(DataError, match="cannot read"):
-        read_predictions(path, num_classes=5)
+    whole = gzip.compress((HEADER + ROWS).encode())
+    # no archive; one that ends too soon; one with a byte changed in its middle
+    for damaged in (b"not gzip", whole[:-12], whole[:30] + bytes([whole[30] ^ 255]) + whole[31:]):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="cannot be read"):
+            read_predictions(path, num_classes=5)

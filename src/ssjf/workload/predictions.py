@@ -4,15 +4,15 @@ The format is that of the SSJF paper's published predictions, one row per reques
 file is no workload: it says how well somebody predicted, not who asked when.
 """
 
-import csv
-import gzip
-import math
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from ssjf.errors import DataError
+from ssjf.workload.formats import read_chunks
+from ssjf.workload.values import numbers
 
 
 @dataclass(frozen=True)
@@ -46,43 +46,34 @@ class Predictions:
 
 
 def read_predictions(path: Path, *, num_classes: int) -> Predictions:
-    """Read a CSV file with the columns output_tokens and pred_class<N>, and perhaps lat<N>_ms and round; .gz too.
+    """Read a file with the columns output_tokens and pred_class<N>, and perhaps lat<N>_ms and round.
 
     Args:
-        path: the file.
+        path: of any format that workloads have.
         num_classes: N, whose predictions to take.
 
     Raises:
         DataError: the file cannot be read, lacks a column or has a bad value; the message names the row.
     """
     class_column, latency_column = f"pred_class{num_classes}", f"lat{num_classes}_ms"
-    try:
-        with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            present = reader.fieldnames or []
-            missing = [name for name in ("output_tokens", class_column) if name not in present]
-            if missing:
-                raise DataError(f"{path} has no column {', '.join(missing)}; it has: {', '.join(present) or 'none'}")
-            wanted = ("output_tokens", class_column, latency_column, "round")
-            columns: dict[str, list[float]] = {name: [] for name in wanted if name in present}
-            for number, row in enumerate(reader, start=1):
-                for name, values in columns.items():
-                    values.append(_number(row[name], name, whole=name != latency_column, where=f"{path}, row {number}"))
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+    needed = ("output_tokens", class_column)
+    columns: dict[str, list[Any]] = {}
+    for chunk in read_chunks(path):
+        if missing := [name for name in needed if name not in chunk.columns]:
+            raise DataError(f"{path} has no column {', '.join(missing)}; it has: {', '.join(chunk.columns) or 'none'}")
+        if not columns:
+            columns = {name: [] for name in (*needed, latency_column, "round") if name in chunk.columns}
+        for name, column in columns.items():
+            unknown = [None] * len(chunk.rows)
+            values = numbers(chunk.columns.get(name, unknown), name, chunk, whole=name != latency_column)
+            if None in values:
+                raise chunk.error(values.index(None), f"{name} is missing")
+            column.extend(values)
+    if not columns:
+        raise DataError(f"{path} has no rows")
     return Predictions(
-        output_tokens=tuple(map(int, columns["output_tokens"])),
-        class_ids=tuple(map(int, columns[class_column])),
+        output_tokens=tuple(columns["output_tokens"]),
+        class_ids=tuple(columns[class_column]),
         latency_s=tuple(ms / 1000 for ms in columns[latency_column]) if latency_column in columns else None,
-        rounds=tuple(map(int, columns["round"])) if "round" in columns else None,
+        rounds=tuple(columns["round"]) if "round" in columns else None,
     )
-
-
-def _number(text: str | None, column: str, *, whole: bool, where: str) -> float:
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0) or (whole and not value.is_integer()):
-        raise DataError(f"{where}: {column} must be a {'whole ' if whole else ''}number of at least 0, not {text!r}")
-    return value

@@ -18,8 +18,8 @@ _MILLISECONDS = "timestamp"  # Mooncake's; every other time is in seconds
 _MAX_TOKENS = 10**9  # a larger count is a mistake, and would overflow sums later
 
 
-def _numbers(values: Values, column: str, chunk: Chunk, *, whole: bool = False) -> list[Any]:
-    """Finite numbers of at least 0; None for blanks."""
+def numbers(values: Values, column: str, chunk: Chunk, *, whole: bool = False) -> list[Any]:
+    """Finite numbers of at least 0, and whole ones if need be; None for blanks."""
     return _clean_numbers(values, whole=whole) or [
         _number(value, column, chunk, position, whole=whole) for position, value in enumerate(values)
     ]
@@ -30,15 +30,15 @@ def _clean_numbers(values: Values, *, whole: bool) -> list[Any] | None:
     if bool in set(map(type, values)):
         return None
     try:
-        numbers = np.fromiter(map(float, values), np.float64, len(values))
+        found = np.fromiter(map(float, values), np.float64, len(values))
     except (TypeError, ValueError, OverflowError):
         return None
-    good = (numbers >= 0) & (numbers < math.inf)
+    good = (found >= 0) & (found < math.inf)
     if whole:
-        good &= (numbers <= _MAX_TOKENS) & (numbers == np.floor(numbers))
+        good &= (found <= _MAX_TOKENS) & (found == np.floor(found))
     if not good.all():
         return None
-    clean: list[Any] = (numbers.astype(np.int64) if whole else numbers).tolist()
+    clean: list[Any] = (found.astype(np.int64) if whole else found).tolist()
     return clean
 
 
@@ -69,10 +69,10 @@ def _times(values: Values, column: str, chunk: Chunk) -> list[Any]:
                 raise chunk.error(position, f"{column} must be a date and time like the first, not {shown(value)}")
             times.append(time)
         return times
-    numbers = _numbers(values, column, chunk)
+    seconds = numbers(values, column, chunk)
     if column == _MILLISECONDS:
-        return [None if number is None else number / 1000 for number in numbers]
-    return numbers
+        return [None if number is None else number / 1000 for number in seconds]
+    return seconds
 
 
 def _datetime(value: Any) -> datetime | None:
@@ -141,16 +141,16 @@ def shown(value: Any) -> str:
 
 
 _Converter = Callable[[Values, str, Chunk], list[Any]]
-_whole: _Converter = partial(_numbers, whole=True)
+_whole: _Converter = partial(numbers, whole=True)
 CONVERTERS: dict[str, _Converter] = {
     "arrival_s": _times,
     "input_tokens": _whole,
     "output_tokens": _whole,
-    "predicted_tokens": _numbers,
+    "predicted_tokens": numbers,
     "prompt": _prompts,
     "prompt_features": _bytes,
     "model": _texts,
     "tenant": _texts,
-    "deadline_s": _numbers,
+    "deadline_s": numbers,
     "max_tokens": _whole,
 }
