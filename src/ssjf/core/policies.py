@@ -191,6 +191,7 @@ class Auto:
     _late_jct_s: float = field(default=0.0, init=False, repr=False)
     _common_slack: float = field(default=1.0, init=False, repr=False)
     _tail_slack: float = field(default=1.0, init=False, repr=False)
+    _steers: bool = field(default=True, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Reject constants for which limits would be meaningless."""
@@ -210,6 +211,10 @@ class Auto:
         common_s = self._common_slack * (self._common_jct_s - jct_s)
         tail_s = self.stretch * jct_s + self.approach * max(0.0, self._late_jct_s - jct_s)
         return self.trust * (jct_s + max(common_s, self._tail_slack * tail_s) - service_s)
+
+    def shared(self) -> None:
+        """The shadow is not fair, so what makes completion times longer than its own may be fairness: do not steer."""
+        self._steers = False
 
     def arrived(self, job: Job) -> None:
         """The shadow will have to serve the job."""
@@ -261,7 +266,7 @@ class Auto:
         fcfs_p99_s = shadow.jcts.at(0.99)
         if fcfs_p99_s > 0:
             self._boost.add(now, (self.decay / fcfs_p99_s, self._quality.scale))
-        if len(shadow.jcts) < _TAIL_KNOWN:
+        if not self._steers or len(shadow.jcts) < _TAIL_KNOWN:
             return
         p90, p99, worst = (
             shadow.real_jcts.at(level) / max(shadow.jcts.at(level), _TINY_S) for level in (0.9, 0.99, 1.0)
@@ -307,6 +312,9 @@ class AutoStatic:
     def wait_limit_s(self, oldest: Job, now: float) -> float:
         """None: the keys see to it."""
         return inf
+
+    def shared(self) -> None:
+        """It does not compare with FCFS anyway."""
 
     def arrived(self, job: Job) -> None:
         """Its prediction is one of those that arrive."""

@@ -4,6 +4,7 @@ Laws of this file:
 1. The order of priorities is the order of (tier, key): a larger key never gets the better priority, and no key of one
    tier comes near those of another.
 2. Keys that differ by less than `RESOLUTION_S` may get the same priority; engines then go by arrival, as queues do.
+   Where a second of arrival weighs more than a second in the key, that is `RESOLUTION_S` of arrival.
 3. Every priority lies strictly between −2^53 and 2^53, so that it passes through JSON and float64 unchanged, and
    through an engine's int64 all the more.
 
@@ -13,11 +14,11 @@ this. Keys that age do so through the arrival time, for which all who give prior
 This module does not know which engine sorts, nor how the priority gets there.
 """
 
-from dataclasses import dataclass
-from math import floor
+from dataclasses import dataclass, field
+from math import floor, isfinite
 
 from ssjf.core.policies import Auto, AutoStatic
-from ssjf.core.types import AdaptivePolicy, Job, Policy
+from ssjf.core.types import AdaptivePolicy, Job, Policy, Request
 from ssjf.errors import ConfigError
 
 RESOLUTION_S = 1e-4
@@ -29,6 +30,8 @@ NUM_TIERS = 127
 _TICKS_PER_S = 10_000
 _HALF = 2**45  # ticks: 3.5e9 s, so that a clock which counts from 1970, plus thirty years, fits until 2049
 _TIER = 2 * _HALF
+_LATEST_S = 2.5e9  # 2049
+_SERVICES_S = (1e-3, 1e5)  # shorter and longer requests have the first or the last place
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +45,17 @@ class PriorityMap:
 
     policy: Policy
     higher_first: bool = False
+    _unit: float = field(init=False, repr=False)  # of keys, so that those which grow faster than the clock fit as well
+
+    def __post_init__(self) -> None:
+        """Find out the unit, which is the same in all processes that have the policy."""
+        object.__setattr__(self, "_unit", _unit(self.policy))
 
     def priority(self, job: Job, now: float) -> int:
         """What to tell the engine about a job that has just arrived."""
         tier = min(max(job.request.tier, -NUM_TIERS), NUM_TIERS)
         # clamped before it is made an integer: a key may be as large as a float gets
-        ticks = floor(min(max(self.policy.key(job, now) * _TICKS_PER_S, -_HALF), _HALF - 1))
+        ticks = floor(min(max(self.policy.key(job, now) / self._unit * _TICKS_PER_S, -_HALF), _HALF - 1))
         priority = tier * _TIER + ticks
         return -priority if self.higher_first else priority
 
@@ -82,4 +90,26 @@ def sortable(policy: Policy, *, limits_waits: bool = False) -> Policy:
         raise ConfigError(
             f"policy {name} limits waits in a queue of its own, which a priority cannot do; use auto-static"
         )
+    unit = _unit(policy)
+    farthest_s = max(abs(key) for key in _extreme_keys(policy)) / unit
+    if not farthest_s * _TICKS_PER_S < _HALF:  # neither infinite nor NaN
+        raise ConfigError(
+            f"the keys of {policy} are too large for priorities, and all requests would get the same; use a constant "
+            "nearer to the default"
+        )
     return policy
+
+
+def _unit(policy: Policy) -> float:
+    """How much the key grows with a second of arrival, if more than 1; keys in this unit are ordered as before."""
+    growth = abs(_key(policy, 1.0, 1.0) - _key(policy, 0.0, 1.0))
+    return max(growth, 1.0) if isfinite(growth) else 1.0
+
+
+def _extreme_keys(policy: Policy) -> list[float]:
+    """Keys of the shortest and the longest request, both on a clock that has just begun and on one from 1970."""
+    return [_key(policy, arrival, service_s) for arrival in (0.0, _LATEST_S) for service_s in _SERVICES_S]
+
+
+def _key(policy: Policy, arrival: float, service_s: float) -> float:
+    return policy.key(Job(Request(request_id="", arrival_time=arrival), service_s), arrival)

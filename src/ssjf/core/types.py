@@ -153,6 +153,10 @@ class AdaptivePolicy(Policy, Protocol):
         """
         ...
 
+    def shared(self) -> None:
+        """Whose turn it is, is decided by fairness over tenants: completion times are not of this order alone."""
+        ...
+
     def arrived(self, job: Job) -> None:
         """A job begins to wait. Jobs arrive in the order of their sequence numbers."""
         ...

@@ -187,3 +187,22 @@ def test_auto_keeps_its_limits_within_each_tenant() -> None:
     fcfs_waits = [(one.started_at or 0) - one.request.arrival_time for one in replay(copies, fcfs)]
     assert sum(waits) < 1.1 * sum(fcfs_waits)
     assert max(waits) < 1.2 * max(fcfs_waits)
+
+
+@pytest.mark.parametrize("weight", [1.0, 3.0])
+def test_auto_has_its_gain_within_fairness_and_keeps_the_tail_that_fairness_makes(weight: float) -> None:
+    rng, now, jobs = random.Random(1), 0.0, []
+    for number in range(8000):
+        service = rng.lognormvariate(0.7, 0.8)
+        now += rng.expovariate(0.87 / 2.77)
+        jobs.append((str(number), now, rng.choices("ab", (4, 1))[0], service, service * rng.lognormvariate(0, 0.6)))
+
+    def jcts(policy: Policy) -> list[float]:
+        timeline = [(job(name, tenant, arrival=at, service=predicted), s) for name, at, tenant, s, predicted in jobs]
+        replay(timeline, fair(policy, b=weight))
+        return sorted((one.finished_at or 0.0) - one.request.arrival_time for one, _ in timeline)
+
+    fcfs, auto, ssjf = jcts(FCFS()), jcts(Auto()), jcts(SSJF())
+    gain, most = sum(fcfs) - sum(auto), sum(fcfs) - sum(ssjf)
+    assert gain > 0.3 * most
+    assert auto[-80] < 1.05 * fcfs[-80]
