@@ -135,6 +135,11 @@ def test_what_is_no_process_without_a_rate_is_refused(spec: str) -> None:
         parse_process(spec)
 
 
+def test_a_trace_whose_rate_follows_from_the_load_has_no_scale(trace: Path) -> None:
+    with pytest.raises(ConfigError, match="the rate follows from the load"):
+        parse_process(f"trace:{trace}:50")
+
+
 @pytest.mark.parametrize(("process", "count"), [(Trace([4.0, 4.0, 9.0]), 2), (Trace([1.0]), 1), (Trace([1.0]), 2)])
 def test_a_trace_without_an_extent_has_no_rate(process: Process, count: int) -> None:
     with pytest.raises(ConfigError, match=r"all at once|1 arrivals, but 2"):

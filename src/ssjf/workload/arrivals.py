@@ -134,7 +134,8 @@ def parse_arrivals(spec: str) -> Arrivals:
     """
     kind, _, rest = spec.partition(":")
     if kind == "trace" and rest:
-        return _trace(spec, rest)
+        path, scale = _path_and_scale(rest)
+        return _trace(path, 1.0 if scale is None else _positive(spec, scale))
     processes: dict[str, tuple[Callable[..., Arrivals], int]] = {
         "poisson": (Poisson, 1),
         "gamma": (Gamma, 2),
@@ -157,8 +158,9 @@ def parse_process(spec: str) -> Process:
         DataError: the trace cannot be read or has no arrival times.
     """
     kind, colon, rest = spec.partition(":")
-    if kind == "trace" and rest:
-        return _trace(spec, rest)
+    path, scale = _path_and_scale(rest)
+    if kind == "trace" and path and scale is None:
+        return _trace(path)
     if kind == "gamma" and rest:
         return Gamma(1.0, _positive(spec, rest))
     processes: dict[str, Process] = {"poisson": Poisson(1.0), "uniform": Uniform(1.0), "onoff": OnOff(1.0)}
@@ -184,11 +186,13 @@ def times_at_rate(process: Process, rate: float, count: int, seed: int) -> NDArr
     return times * stretch
 
 
-def _trace(spec: str, path: str) -> Trace:
-    scale = 1.0
-    if ":" in path and not Path(path).exists():
-        path, _, text = path.rpartition(":")
-        scale = _positive(spec, text)
+def _path_and_scale(text: str) -> tuple[str, str | None]:
+    """FILE and SCALE of FILE[:SCALE]; a file's name may have colons in it."""
+    path, colon, scale = text.rpartition(":")
+    return (path, scale) if colon and not Path(text).exists() else (text, None)
+
+
+def _trace(path: str, scale: float = 1.0) -> Trace:
     items = read_workload(path, require=("arrival_s",))
     return Trace([item.arrival_s for item in items if item.arrival_s is not None], scale, path)
 

@@ -313,10 +313,26 @@ def test_results_that_are_there_survive_a_run_that_fails(workload: Path, tmp_pat
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-@pytest.mark.parametrize("option", ["--kv-tokens", "--prefix-hit-fraction", "--prefix-lifetime-s"])
-def test_an_option_that_nothing_heeds_is_refused(workload: Path, tmp_path: Path, option: str) -> None:
-    result = invoke("--workload", str(workload), "--policy", "fcfs", option, "1", "--out", str(tmp_path / "out"))
-    assert f"{option} is for simulations with --cost-model" in str(result.exception)
+OF_ITERATIONS = ("--kv-tokens", "--max-num-batched-tokens", "--prefix-hit-fraction", "--prefix-lifetime-s")
+LINEAR = ("--base-seconds", "--seconds-per-token", "--seconds-per-input-token", "--batch-wait-s")
+
+
+@pytest.mark.parametrize("value", ["0", "1"])
+@pytest.mark.parametrize(
+    ("option", "others", "message"),
+    [
+        *((option, [], "is for simulations with --cost-model") for option in OF_ITERATIONS),
+        *((option, ["--cost-model", "c.json"], "is for simulations without --cost-model") for option in LINEAR),
+        *(("--batch-wait-s", ["--batching", kind], "is for --batching dynamic") for kind in ("static", "continuous")),
+    ],
+)
+def test_an_option_that_nothing_heeds_is_refused(
+    workload: Path, tmp_path: Path, option: str, others: list[str], message: str, value: str
+) -> None:
+    words = ["--workload", str(workload), "--policy", "fcfs", option, value, *others]
+    result = invoke(*words, "--out", str(tmp_path / "out"))
+    assert isinstance(result.exception, UserError), result.output
+    assert str(result.exception).startswith(f"{option} {message}")
 
 
 @pytest.mark.parametrize("arrivals", ["poisson:1e-308", "gamma:1:1e200", "gamma:1:1e-200", "poisson:nan"])

@@ -58,14 +58,14 @@ def compare(
     ] = None,
     seeds: Annotated[int, typer.Option(help="repetitions of each case")] = 5,
     batching: Annotated[str, typer.Option(help="continuous | static | dynamic")] = "continuous",
-    batch_wait_s: options.BatchWaitS = 1.0,
-    base_seconds: options.BaseSeconds = 0.1,
-    seconds_per_token: options.SecondsPerToken = 0.02,
-    seconds_per_input_token: options.SecondsPerInputToken = 0.0,
+    batch_wait_s: options.BatchWaitS = None,
+    base_seconds: options.BaseSeconds = None,
+    seconds_per_token: options.SecondsPerToken = None,
+    seconds_per_input_token: options.SecondsPerInputToken = None,
     cost_model: options.CostModel = None,
     kv_tokens: options.KVTokens = None,
-    max_num_batched_tokens: options.MaxNumBatchedTokens = 2048,
-    prefix_hit_fraction: options.PrefixHitFraction = 0.0,
+    max_num_batched_tokens: options.MaxNumBatchedTokens = None,
+    prefix_hit_fraction: options.PrefixHitFraction = None,
     prefix_lifetime_s: options.PrefixLifetimeS = None,
     max_wait_s: options.MaxWaitS = None,
     target_model: options.TargetModel = None,
@@ -181,7 +181,7 @@ def _items(
 ) -> "list[WorkItem]":
     """The rows of the file, by their arrivals if all have one; none where lengths are to be generated."""
     if lengths is not None and workload is None:
-        scenario.refuse_without_file(target_model=target_model)
+        scenario.refuse(scenario.WITHOUT_FILE, target_model=target_model)
         return []
     items = scenario.read_items(workload, lengths=lengths, input_lengths=input_lengths, target_model=target_model)
     return sorted(items, key=lambda item: item.arrival_s or 0.0)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ssjf.errors import ConfigError, DataError, SSJFError, did_you_mean
 
@@ -22,6 +22,7 @@ BATCHINGS = ("none", "static", "dynamic", "continuous")
 SHORTEST_PROMPTS = "constant:1"  # where no lengths of prompts are given
 ORACLES = ("sjf", "srpt")  # policies that know the truth, which only a simulation can offer
 _MOST_SLOTS = 100_000
+_BLOCK_SIZE, _MAX_NUM_BATCHED_TOKENS = 16, 2048  # of an engine, as vLLM has them
 
 
 def make_policies(specs: str) -> "dict[str, Policy]":
@@ -60,7 +61,7 @@ def read_items(
         raise ConfigError("give either --workload FILE or --lengths, for example --lengths paper")
     if lengths is not None:
         at_least("jobs", jobs, 1)
-        refuse_without_file(target_model=target_model, limit=limit)
+        refuse(WITHOUT_FILE, target_model=target_model, limit=limit)
         inputs = parse_lengths(input_lengths or SHORTEST_PROMPTS)
         return generate(jobs, outputs=parse_lengths(lengths), inputs=inputs, seed=seed)
     assert workload is not None
@@ -71,29 +72,30 @@ def read_items(
     return read_workload(workload, target_model=target_model)[:limit]
 
 
-def refuse_without_file(**options: object) -> None:
-    """Options about a workload file, where lengths are generated instead."""
+WITHOUT_FILE = "goes with --workload, not with --lengths"
+
+
+def refuse(reason: str, **options: object) -> None:
+    """Options that nothing would heed: those that were given are refused for the reason."""
     for name, value in options.items():
         if value is not None:
-            raise ConfigError(f"--{name.replace('_', '-')} goes with --workload, not with --lengths")
+            raise ConfigError(f"--{name.replace('_', '-')} {reason}")
 
 
-def make_batching(name: str, slots: int, batch_wait_s: float) -> "Batching":
+def make_batching(name: str, slots: int, batch_wait_s: float | None) -> "Batching":
     """One of the batching settings, checked against the number of slots."""
     from ssjf.core.places.batching import Continuous, Dynamic, Static
 
     if name == "none" and slots > 1:
         raise ConfigError(f"--batching none serves one job at a time; with --slots {slots} choose another")
-    at_least("batch-wait-s", batch_wait_s, 0)
-    kinds: dict[str, Batching] = {
-        "none": Continuous(),
-        "static": Static(),
-        "dynamic": Dynamic(batch_wait_s),
-        "continuous": Continuous(),
-    }
-    if name not in kinds:
+    if name not in BATCHINGS:
         raise ConfigError(f"no batching named {name!r}; {did_you_mean(name, BATCHINGS)}")
-    return kinds[name]
+    if name == "dynamic":
+        wait_s = 1.0 if batch_wait_s is None else batch_wait_s
+        at_least("batch-wait-s", wait_s, 0)
+        return Dynamic(wait_s)
+    refuse("is for --batching dynamic", batch_wait_s=batch_wait_s)
+    return Static() if name == "static" else Continuous()
 
 
 def make_host(
@@ -102,17 +104,20 @@ def make_host(
     *,
     slots: int,
     batching: str = "continuous",
-    batch_wait_s: float = 1.0,
-    base_seconds: float,
-    seconds_per_token: float,
-    seconds_per_input_token: float,
+    batch_wait_s: float | None = None,
+    base_seconds: float | None,
+    seconds_per_token: float | None,
+    seconds_per_input_token: float | None,
     kv_tokens: int | None,
-    max_num_batched_tokens: int,
-    prefix_hit_fraction: float = 0.0,
+    max_num_batched_tokens: int | None,
+    prefix_hit_fraction: float | None = None,
     prefix_lifetime_s: float | None = None,
     max_wait_s: float | None,
 ) -> "LinearHost | StepHost":
-    """What serves the items: slots with linear times, or iteration by iteration with the costs of a file."""
+    """What serves the items: slots with linear times, or iteration by iteration with the costs of a file.
+
+    None stands for an option that was not given; those of the other kind of host are refused.
+    """
     from ssjf.core.service import LinearServiceModel
     from ssjf.sim.host import LinearHost
 
@@ -122,6 +127,13 @@ def make_host(
     if cost_model is not None:
         if batching != "continuous":
             raise ConfigError("--cost-model describes an engine with continuous batching; leave --batching out")
+        refuse(
+            "is for simulations without --cost-model, which has times of its own",
+            batch_wait_s=batch_wait_s,
+            base_seconds=base_seconds,
+            seconds_per_token=seconds_per_token,
+            seconds_per_input_token=seconds_per_input_token,
+        )
         return _step_host(
             cost_model,
             items,
@@ -132,23 +144,27 @@ def make_host(
             prefix_lifetime_s=prefix_lifetime_s,
             max_wait_s=max_wait_s,
         )
-    of_iterations = {
-        "kv-tokens": kv_tokens,
-        "prefix-hit-fraction": prefix_hit_fraction,
-        "prefix-lifetime-s": prefix_lifetime_s,
-    }
-    for name, value in of_iterations.items():
-        if value:
-            raise ConfigError(f"--{name} is for simulations with --cost-model")
-    at_least("base-seconds", base_seconds, 0)
-    at_least("seconds-per-token", seconds_per_token, 0)
-    at_least("seconds-per-input-token", seconds_per_input_token, 0)
-    return LinearHost(
-        slots=slots,
-        batching=make_batching(batching, slots, batch_wait_s),
-        service=LinearServiceModel(base_seconds, seconds_per_input_token, seconds_per_token),
-        max_wait_s=max_wait_s,
+    refuse(
+        "is for simulations with --cost-model",
+        kv_tokens=kv_tokens,
+        max_num_batched_tokens=max_num_batched_tokens,
+        prefix_hit_fraction=prefix_hit_fraction,
+        prefix_lifetime_s=prefix_lifetime_s,
     )
+    service = LinearServiceModel(
+        **_given(base_s=base_seconds, per_input_token_s=seconds_per_input_token, per_output_token_s=seconds_per_token)
+    )
+    at_least("base-seconds", service.base_s, 0)
+    at_least("seconds-per-token", service.per_output_token_s, 0)
+    at_least("seconds-per-input-token", service.per_input_token_s, 0)
+    return LinearHost(
+        slots=slots, batching=make_batching(batching, slots, batch_wait_s), service=service, max_wait_s=max_wait_s
+    )
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Those that are not None; what they are for has defaults of its own for the others."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _step_host(
@@ -157,8 +173,8 @@ def _step_host(
     *,
     slots: int,
     kv_tokens: int | None,
-    max_num_batched_tokens: int,
-    prefix_hit_fraction: float,
+    max_num_batched_tokens: int | None,
+    prefix_hit_fraction: float | None,
     prefix_lifetime_s: float | None,
     max_wait_s: float | None,
 ) -> "StepHost":
@@ -169,26 +185,27 @@ def _step_host(
     from ssjf.sim.host import StepHost, mean_context_tokens
     from ssjf.sim.steps.cost import EngineLimits, load_cost_model
 
-    at_least("max-num-batched-tokens", max_num_batched_tokens, slots)
-    at_least("prefix-hit-fraction", prefix_hit_fraction, 0, 1)
+    num_batched_tokens = _MAX_NUM_BATCHED_TOKENS if max_num_batched_tokens is None else max_num_batched_tokens
+    at_least("max-num-batched-tokens", num_batched_tokens, slots)
+    if prefix_hit_fraction is not None:
+        at_least("prefix-hit-fraction", prefix_hit_fraction, 0, 1)
     if prefix_lifetime_s is not None:
         at_least("prefix-lifetime-s", prefix_lifetime_s, 0)
     if kv_tokens is not None:
         at_least("kv-tokens", kv_tokens, 1)
     inputs, outputs = [item.input_tokens for item in items], output_tokens(items)
-    block_size = 16
     longest = max((i + o for i, o in zip(inputs, outputs, strict=True)), default=1)
-    ample = slots * (longest // block_size + 2)
+    ample = slots * (longest // _BLOCK_SIZE + 2)
+    limits = EngineLimits(
+        num_kv_blocks=ample if kv_tokens is None else max(1, kv_tokens // _BLOCK_SIZE),
+        block_size=_BLOCK_SIZE,
+        max_num_batched_tokens=num_batched_tokens,
+        **_given(prefix_hit_fraction=prefix_hit_fraction, prefix_lifetime_s=prefix_lifetime_s),
+    )
     return StepHost(
         slots=slots,
         cost=load_cost_model(cost_model),
-        limits=EngineLimits(
-            num_kv_blocks=ample if kv_tokens is None else max(1, kv_tokens // block_size),
-            block_size=block_size,
-            max_num_batched_tokens=max_num_batched_tokens,
-            prefix_hit_fraction=prefix_hit_fraction,
-            prefix_lifetime_s=math.inf if prefix_lifetime_s is None else prefix_lifetime_s,
-        ),
+        limits=limits,
         context_tokens=mean_context_tokens(inputs, outputs),
         max_wait_s=max_wait_s,
     )
