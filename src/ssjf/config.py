@@ -4,6 +4,7 @@ The only module that knows the file format.
 """
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -12,9 +13,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -22,6 +25,9 @@ from ssjf.errors import ConfigError, did_you_mean
 
 _PREFIX = "SSJF_"
 _PREFIXES = (_PREFIX, "SSJF_VLLM_")
+# Kubernetes tells every container of the services around it: one called ssjf gives SSJF_SERVICE_HOST, SSJF_PORT ...
+_SERVICE_LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
+_SERVICE_PORT = re.compile(r"(tcp|udp|sctp)://")
 
 Settings = TypeVar("Settings", bound=BaseSettings)
 
@@ -116,7 +122,9 @@ class ServeSettings(BaseSettings):
     model: str | None = Field(default=None, description="what the embedded engine loads; none is the bundled model")
     policy: str = Field("auto", description="who is served next, as NAME or NAME:CONSTANT=VALUE")
     shadow: str | None = Field(default=None, description="a policy to compare with, reordering nothing")
-    slots: NumSlots = Field(8, description="requests that an engine works on at once, or auto to learn it")
+    slots: NumSlots = Field(
+        "auto", description="requests that an engine works on at once; auto learns it, and is 8 for the embedded engine"
+    )
     mode: Mode = Field("hold", description="hold: order requests here; priority: let all in and tell the engine")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 for any free one")
@@ -191,30 +199,39 @@ def read_settings(kind: type[Settings], file: Path | None = None, **flags: objec
     prefix = kind.model_config["env_prefix"]
     known = {prefix + name.upper() for name in kind.model_fields}
     others = tuple(other for other in _PREFIXES if other.startswith(prefix) and other != prefix)
-    for variable in sorted(os.environ):
+    for variable in sorted(environment()):
         if variable.startswith(prefix) and not variable.startswith(others) and variable not in known:
             raise ConfigError(f"environment variable {variable} is no setting; {did_you_mean(variable, known)}")
     given = {name: value for name, value in flags.items() if value is not None}
     try:
-        return (kind if file is None else _from_file(kind, file))(**given)  # type: ignore[arg-type]
+        return _from_sources(kind, file)(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         raise ConfigError(_explain(kind, error)) from None
+    except SettingsError as error:
+        raise ConfigError(_not_json(prefix, error)) from None
 
 
-def _from_file(kind: type[Settings], file: Path) -> type[Settings]:
-    """The same settings with one more source, below the environment.
+def environment() -> dict[str, str]:
+    """The variables that may be meant for us: not what Kubernetes says of a service that has our name."""
+    return {name: value for name, value in os.environ.items() if not _is_service_link(name, value)}
+
+
+def _is_service_link(variable: str, value: str) -> bool:
+    if variable.endswith("_PORT") and _SERVICE_PORT.match(value):
+        return True
+    return _SERVICE_LINK.fullmatch(variable) is not None
+
+
+def _from_sources(kind: type[Settings], file: Path | None) -> type[Settings]:
+    """The same settings, with the file, if there is one, as a source below the environment.
 
     Raises:
         ConfigError: the file cannot be read.
     """
-    try:
-        tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not TOML: {error}") from None
+    if file is not None:
+        _check_toml(file)
 
-    class WithFile(kind):  # type: ignore[valid-type, misc]
+    class FromSources(kind):  # type: ignore[valid-type, misc]
         @classmethod
         def settings_customise_sources(
             cls,
@@ -223,9 +240,30 @@ def _from_file(kind: type[Settings], file: Path) -> type[Settings]:
             env_settings: PydanticBaseSettingsSource,
             **_: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+            assert isinstance(env_settings, EnvSettingsSource)
+            known = env_settings.env_vars  # by lower-case name
+            env_settings.env_vars = {name: known[name] for name in map(str.lower, environment()) if name in known}
+            sources = (init_settings, env_settings)
+            return sources if file is None else (*sources, TomlConfigSettingsSource(settings_cls, toml_file=file))
 
-    return WithFile
+    return FromSources
+
+
+def _check_toml(file: Path) -> None:
+    try:
+        tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not TOML: {error}") from None
+
+
+def _not_json(prefix: str, error: SettingsError) -> str:
+    """What to do about a variable for a table; its value is not told, for it may be a key."""
+    named = re.search(r'field "(\w+)"', str(error))
+    variable = prefix + (named[1].upper() if named else "...")
+    urls = f"; engines' URLs alone go into {_PREFIX}BACKEND" if variable == f"{_PREFIX}BACKENDS" else ""
+    return f"environment variable {variable} must be JSON; tables are better kept in a file{urls}"
 
 
 def _explain(kind: type[BaseSettings], error: ValidationError) -> str:

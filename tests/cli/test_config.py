@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 GOOD = """
+fair = true
+tenant_header = "x-team"
 policy = "aged-ssjf:rate=0.1"
 slots = "auto"
 [[backends]]
@@ -17,11 +19,13 @@ url = "http://gpu-1:8000/v1"
 slots = 64
 [[backends]]
 url = "http://gpu-2:8000"
-mode = "priority"
 [tenants.research]
 weight = 2
 max_live = 100
 """
+
+
+KEY = "[[keys]]\nname = 'alice'\nsha256 = '" + 64 * "a" + "'\n"
 
 
 def ssjf(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -67,6 +71,12 @@ def test_a_good_file_is_shown_with_where_each_value_comes_from(tmp_path: Path) -
         ("model = 'm.gguf'\nbackend = ['http://x']", "--model is for the embedded engine"),
         ("[[backends]]\nurl = 'http://x'\napi_key_env = 'NO_SUCH'", "NO_SUCH is not set"),
         ("x = ", "is not TOML"),
+        ("log_prompts = true", "log_prompts keeps prompts in the request log, and there is none"),
+        ("[tenants.research]\nmax_live = 1", "nobody can tell who is of tenant research"),
+        (KEY + "[tenants.alise]\nmax_live = 1", "no key is of tenant alise; did you mean 'alice'"),
+        (KEY + "[tenants.alice]\nweight = 2", "set fair"),
+        ("mode = 'priority'\nslots = 8\nbackend = ['http://x']", "slots are for mode hold"),
+        ("[[backends]]\nurl = 'http://x'\nmode = 'priority'\nslots = 8", "slots are for mode hold"),
     ],
 )
 def test_a_mistake_is_named_in_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -77,6 +87,57 @@ def test_a_mistake_is_named_in_one_line(tmp_path: Path, text: str, message: str)
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert "secret" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "slots = 8\n[[backends]]\nurl = 'http://x'\nmode = 'priority'\n[[backends]]\nurl = 'http://y'",
+        "fair = true\n" + KEY + "tenant = 'research'\n[tenants.research]\nweight = 2",
+    ],
+)
+def test_settings_that_somebody_heeds_are_no_mistake(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(text)
+    done = ssjf("config", "check", str(file))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("SSJF_BACKENDS", "http://gpu:8000", "engines' URLs alone go into SSJF_BACKEND"),
+        ("SSJF_KEYS", "sk-secret", "SSJF_KEYS must be JSON"),
+        ("SSJF_TENANTS", "research", "SSJF_TENANTS must be JSON"),
+    ],
+)
+def test_a_variable_that_is_no_table_is_named_in_one_line_without_its_value(
+    variable: str, value: str, message: str
+) -> None:
+    done = ssjf("config", "check", **{variable: value})
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert value not in done.stderr
+
+
+def test_what_kubernetes_says_of_a_service_called_ssjf_is_no_setting(tmp_path: Path) -> None:
+    links = {
+        "SSJF_SERVICE_HOST": "10.0.0.1",
+        "SSJF_SERVICE_PORT": "80",
+        "SSJF_SERVICE_PORT_HTTP": "80",
+        "SSJF_PORT": "tcp://10.0.0.1:80",
+        "SSJF_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "SSJF_PORT_80_TCP_ADDR": "10.0.0.1",
+        "SSJF_BATCH_PORT": "tcp://10.0.0.2:80",
+        "SSJF_BATCH_SERVICE_HOST": "10.0.0.2",
+    }
+    file = tmp_path / "gateway.toml"
+    file.write_text("port = 9999")
+    done = ssjf("config", "check", str(file), **links)
+    assert done.returncode == 0, done.stderr
+    assert "9999" in done.stdout
+    assert "SSJF_PORT" not in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import pytest
 
+from ssjf.cli.serve import _help
 from ssjf.config import load_settings
 from ssjf.errors import ConfigError
 
@@ -11,6 +12,11 @@ def test_flags_win_over_the_environment_and_that_over_defaults(monkeypatch: pyte
     settings = load_settings(port=9001, slots=None)
     assert (settings.port, settings.slots, settings.accept_hints) == (9001, 3, True)
     assert settings.host == "127.0.0.1"
+
+
+def test_how_many_an_engine_takes_is_learned_unless_it_is_told() -> None:
+    assert load_settings(backend=["http://gpu:8000"]).slots == "auto"
+    assert _help("slots").endswith("(default: auto)")
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,19 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import typer
 
 from ssjf.cli.serve import serve
+from ssjf.config import ServeSettings
 from ssjf.errors import UserError
+from ssjf.gateway.serve import EngineCommand
 from tests.gateway.fake_engine import FakeEngine
 
 
@@ -161,3 +164,21 @@ async def test_a_port_that_is_taken_is_one_line_and_exit_code_2() -> None:
     assert process.returncode == 2
     assert "cannot listen on" in log.decode()
     assert len(log.decode().splitlines()) == 1
+
+
+@pytest.mark.parametrize("slots", [None, "auto", "8"])
+def test_the_embedded_engine_is_started_with_as_many_places_as_it_is_given(
+    monkeypatch: pytest.MonkeyPatch, slots: str | None
+) -> None:
+    seen: list[tuple[Any, Sequence[str]]] = []
+
+    def see(settings: ServeSettings, *, engine_command: EngineCommand, **_: Any) -> int:
+        seen.append((settings.slots, engine_command(Path("socket"))))
+        return 0
+
+    monkeypatch.setattr("ssjf.gateway.serve.serve", see)
+    with pytest.raises(typer.Exit):
+        serve(slots=slots)
+    ((places, command),) = seen
+    assert places == 8
+    assert command[command.index("--max-num-seqs") + 1] == "8"

@@ -11,7 +11,7 @@ LISTENS = ["--scheduling-policy", "priority", "--max-num-seqs", "1"]
 
 async def test_vllm_serves_in_the_order_of_a_gateway_that_lets_all_in(tiny_model: Path, tmp_path: Path) -> None:
     with serving(tiny_model, tmp_path / "vllm.log", *LISTENS, settings={}) as engine:
-        options = ["--backend", engine, "--mode", "priority", "--slots", "1", "--policy", "ssjf", "--accept-hints"]
+        options = ["--backend", engine, "--mode", "priority", "--policy", "ssjf", "--accept-hints"]
         async with running_server("serve", options, log=tmp_path / "gateway.log") as gateway:
             # whatever priority clients put into vLLM's own header
             order = await order_of_service(gateway, [30, 10, 40, 20], (0, -1, -2, -3), engine=engine)

@@ -1,12 +1,11 @@
 """`ssjf config`: settings checked before a server is started with them, and API keys."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ssjf.config import ServeSettings, load_settings
+from ssjf.config import ServeSettings, environment, load_settings
 from ssjf.errors import ConfigError
 
 config = typer.Typer(help="Check a settings file, and make API keys.", no_args_is_help=True)
@@ -74,4 +73,4 @@ def _shown(name: str, value: object) -> str:
 
 def _origin(name: str, file: Path | None) -> str:
     variable = f"SSJF_{name.upper()}"
-    return variable if variable in os.environ else str(file)
+    return variable if variable in environment() else str(file)

@@ -11,7 +11,7 @@ import typer
 from ssjf.config import ServeSettings, load_settings
 from ssjf.core.priority import sortable
 from ssjf.core.types import Policy
-from ssjf.errors import ConfigError
+from ssjf.errors import ConfigError, did_you_mean
 from ssjf.plugins import make_policy
 
 _log = logging.getLogger(__name__)
@@ -20,7 +20,8 @@ _EMBEDDED_SLOTS = 8  # how many the embedded engine serves at once is for us to 
 
 def _help(name: str) -> str:
     field = ServeSettings.model_fields[name]
-    default = "" if field.default is None else f" [default: {field.default}]"
+    # in parentheses: what stands in brackets is markup to the help page, and vanishes
+    default = "" if field.default in (None, [], False) else f" (default: {field.default})"
     return f"{field.description}{default}"
 
 
@@ -59,6 +60,8 @@ def serve(
     flags = {name: value for name, value in locals().items() if name != "config" and value != []}
     settings = load_settings(config, **flags)
     check_together(settings)
+    if not settings.engines() and settings.slots == "auto":
+        settings = settings.model_copy(update={"slots": _EMBEDDED_SLOTS})
 
     from ssjf.gateway import serve as gateway
     from ssjf.gateway.logs import configure
@@ -89,6 +92,9 @@ def check_together(settings: ServeSettings) -> None:
         _policy(settings.shadow)
     if settings.engines() and settings.model is not None:
         raise ConfigError("--model is for the embedded engine; with --backend the engine has its own")
+    if settings.log_prompts and settings.log is None:
+        raise ConfigError("log_prompts keeps prompts in the request log, and there is none: log is its file")
+    _check_tenants(settings)
     modes = {engine.mode or settings.mode for engine in settings.engines()} or {settings.mode}
     if "priority" in modes:
         if not settings.engines():
@@ -101,6 +107,23 @@ def check_together(settings: ServeSettings) -> None:
         ):
             if is_set:
                 raise ConfigError(f"{name} is for requests that wait here; with mode priority they wait in the engine")
+        for engine in settings.engines():
+            given = engine.slots is not None or (modes == {"priority"} and "slots" in settings.model_fields_set)
+            if given and (engine.mode or settings.mode) == "priority":
+                raise ConfigError(
+                    f"slots are for mode hold; with mode priority all go in at once, here to {engine.url}"
+                )
+
+
+def _check_tenants(settings: ServeSettings) -> None:
+    known = {key.tenant or key.name for key in settings.keys}
+    for name, tenant in settings.tenants.items():
+        if not settings.keys and not settings.tenant_header:
+            raise ConfigError(f"nobody can tell who is of tenant {name}: that takes keys, or tenant_header")
+        if settings.keys and name not in known:
+            raise ConfigError(f"no key is of tenant {name}; {did_you_mean(name, known)}")
+        if "weight" in tenant.model_fields_set and not settings.fair:
+            raise ConfigError(f"the weight of tenant {name} is its share where tenants are served fairly: set fair")
 
 
 def _policy(spec: str) -> Callable[[], Policy]:
@@ -114,8 +137,7 @@ def _policy(spec: str) -> Callable[[], Policy]:
 
 def _engine_command(settings: ServeSettings) -> Callable[[Path], Sequence[str]]:
     def command(socket: Path) -> Sequence[str]:
-        slots = _EMBEDDED_SLOTS if settings.slots == "auto" else settings.slots
-        words = [sys.executable, "-m", "ssjf", "engine", "--max-num-seqs", str(slots), "--uds", str(socket)]
+        words = [sys.executable, "-m", "ssjf", "engine", "--max-num-seqs", str(settings.slots), "--uds", str(socket)]
         words += ["--exit-with-parent"]
         return words if settings.model is None else [*words, "--model", settings.model]
 
