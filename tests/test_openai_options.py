@@ -8,6 +8,8 @@ from ssjf.openai import OPTIONS, request_options
     [
         ({}, {}),
         ({"max_tokens": 5}, {"max_tokens": 5}),
+        ({"max_tokens": 5.0}, {"max_tokens": 5}),
+        ({"max_tokens": 5.5}, {}),
         ({"max_completion_tokens": 7, "tools": [{}, {}]}, {"max_tokens": 7, "tools": 2}),
         ({"reasoning_effort": "high"}, {"thinking": 1.5}),
         ({"reasoning": {"effort": "low"}}, {"thinking": 0.5}),

@@ -45,6 +45,18 @@ def parse_json_object(body: bytes) -> JSONObject:
     return value
 
 
+def dump_json_object(fields: JSONObject) -> bytes:
+    """The fields of a request as its body again.
+
+    Raises:
+        RequestError: they are nested deeper than JSON is written here, which is less deep than it is read.
+    """
+    try:
+        return orjson.dumps(fields)
+    except orjson.JSONEncodeError:
+        raise RequestError("the request body is nested too deeply", code="invalid_json") from None
+
+
 def message_text(content: Any) -> str:
     """The text of a chat message's content: a string, or the text parts of a list of parts."""
     if isinstance(content, str):
@@ -67,7 +79,12 @@ def render_messages(messages: Any) -> str:
     turns = [m for m in messages if isinstance(m, dict)]
     if len(turns) == 1 and turns[0].get("role") == "user":
         return message_text(turns[0].get("content"))
-    return "\n\n".join(f"{m.get('role', '')}: {message_text(m.get('content'))}" for m in turns)
+    return "\n\n".join(f"{_role(m)}: {message_text(m.get('content'))}" for m in turns)
+
+
+def _role(message: JSONObject) -> str:
+    role = message.get("role")
+    return role if isinstance(role, str) else ""
 
 
 OPTIONS = ("max_tokens", "tools", "thinking", "thinking_budget", "json")
@@ -105,13 +122,15 @@ def request_options(fields: JSONObject) -> tuple[tuple[str, float], ...]:
         for name in _BUDGETS:
             found |= _number("thinking_budget", part.get(name))
     answer_format = fields.get("response_format")
-    if isinstance(answer_format, dict) and str(answer_format.get("type", "")).startswith("json"):
+    kind = answer_format.get("type") if isinstance(answer_format, dict) else None
+    if isinstance(kind, str) and kind.startswith("json"):
         found["json"] = 1.0
     return tuple(found.items())
 
 
 def _number(name: str, value: Any) -> dict[str, float]:
-    return {name: float(value)} if type(value) is int and 0 <= value < 1 << 40 else {}
+    whole = type(value) is int or (type(value) is float and value.is_integer())
+    return {name: float(value)} if whole and 0 <= value < 1 << 40 else {}
 
 
 _TURN = re.compile(r"(?:\A|\n\n)(system|developer|user|assistant|tool): ")

@@ -36,6 +36,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"max_tokens": 10**9}, "max_tokens"),
     ({"max_tokens": 49}, "max_tokens"),
     ({"max_tokens": 1.5}, "max_tokens"),
+    ({"max_tokens": 50.0}, "max_tokens"),
     ({"max_tokens": "5"}, "max_tokens"),
     ({"max_completion_tokens": 0}, "max_completion_tokens"),
     ({"max_tokens": 5, "min_tokens": 6}, "min_tokens"),
@@ -65,6 +66,30 @@ def test_a_field_that_cannot_be_obeyed_is_refused_by_name(fields: dict[str, Any]
     assert refusal.value.status == 400
     assert refusal.value.param == param
     assert param in str(refusal.value)
+
+
+def nested(depth: int) -> Any:
+    value: Any = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("name", ["model", "tools", "stream", "max_tokens", "temperature", "stop"])
+def test_a_value_that_is_nested_as_deeply_as_json_may_be_is_refused_like_any_other(name: str) -> None:
+    with pytest.raises(RequestError) as refusal:
+        completion(**{name: nested(1000)})
+    assert refusal.value.param == name
+    assert len(str(refusal.value)) < 150
+
+
+def test_a_role_that_is_nested_as_deeply_as_json_may_be_is_refused() -> None:
+    with pytest.raises(RequestError, match="role must be one of"):
+        chat(messages=[{"role": nested(1000), "content": "hi"}])
+
+
+def test_a_whole_number_may_be_written_as_a_float() -> None:
+    assert completion(max_tokens=7.0).params.max_tokens == 7
 
 
 def test_an_unknown_model_is_not_found() -> None:

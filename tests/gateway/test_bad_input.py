@@ -9,6 +9,7 @@ from tests.gateway.conftest import MakeStack
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 GOOD = '{"model": "tiny", "messages": [{"role": "user", "content": "hi"}]'
+DEEP = "[" * 1000 + "]" * 1000  # JSON is read 1024 levels deep
 
 BODIES: list[tuple[str, str, int]] = [
     (CHAT, "{", 400),
@@ -27,6 +28,8 @@ BODIES: list[tuple[str, str, int]] = [
     (CHAT, GOOD + ', "stream": true, "stream_options": 7}', 400),
     (CHAT, GOOD.replace('"tiny"', '"unheard-of"') + "}", 404),
     (CHAT, GOOD.replace('"tiny"', "5") + "}", 400),
+    (CHAT, GOOD + ', "priority": 1, "x": ' + DEEP + "}", 400),
+    (CHAT, GOOD + ', "stream": true, "stream_options": {}, "x": ' + DEEP + "}", 400),
     (TEXT, '{"model": "tiny", "prompt": ""}', 400),
     (TEXT, '{"model": "tiny", "prompt": []}', 400),
     (TEXT, '{"model": "tiny", "prompt": 5}', 400),
@@ -56,6 +59,9 @@ async def test_a_bad_body_is_refused(make_stack: MakeStack, path: str, body: str
         (CHAT, GOOD + ', "max_tokens": -1}'),
         (CHAT, GOOD + ', "max_tokens": 0}'),
         (CHAT, GOOD + ', "prompt": []}'),
+        (CHAT, GOOD + ', "x": ' + DEEP + "}"),
+        (CHAT, GOOD + ', "response_format": {"type": ' + DEEP + "}}"),
+        (CHAT, '{"messages": [{"role": "user", "content": "hi"}, {"role": ' + DEEP + "}]}"),
         (TEXT, '{"model": "tiny", "prompt_embeds": "...", "prompt": null}'),
     ],
 )

@@ -6,6 +6,7 @@ asks for something this engine cannot do. Fields nobody defined are ignored, as 
 This module does not know the model's state, who asks, or how an answer is made.
 """
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -140,7 +141,7 @@ def parse_call(
         value = body.get(name)
         # type as well as value: in Python 1 == True, and completions take `logprobs: 0` as a wish
         if value is not None and not any(value == h and type(value) is type(h) for h in harmless):
-            raise RequestError(f"{name!r} = {value!r:.60} is not supported by this engine", param=name)
+            raise RequestError(f"{name!r} = {_shown(value)} is not supported by this engine", param=name)
     stream = _field(body, "stream", bool, False)
     options = _field(body, "stream_options", dict, {})
     if options and not stream:
@@ -163,7 +164,9 @@ def _message(message: Any, where: str) -> dict[str, str]:
         raise RequestError(f"{where} must be an object", param=where)
     role = message.get("role")
     if not isinstance(role, str) or role not in _ROLES:
-        raise RequestError(f"{where}.role must be one of {', '.join(_ROLES)}, not {role!r:.60}", param=f"{where}.role")
+        raise RequestError(
+            f"{where}.role must be one of {', '.join(_ROLES)}, not {_shown(role)}", param=f"{where}.role"
+        )
     if message.get("tool_calls") or message.get("function_call"):
         raise RequestError(f"{where}: tool calls are not supported by this engine", param=f"{where}.tool_calls")
     content = message.get("content")
@@ -242,13 +245,18 @@ def _sampling_params(body: JSONObject, *, vocab_size: int, room: int) -> Samplin
     )
 
 
+def _shown(value: Any) -> str:
+    """The beginning of a value: of one that is nested deeply `repr` cannot be had."""
+    return reprlib.repr(value)[:60]
+
+
 def _field(body: JSONObject, name: str, kind: type, default: Any) -> Any:
     value = body.get(name)
     if value is None:
         return default
     if type(value) is not kind:
         words = {str: "a string", bool: "true or false", list: "a list", dict: "an object"}
-        raise RequestError(f"{name!r} must be {words[kind]}, not {value!r:.60}", param=name)
+        raise RequestError(f"{name!r} must be {words[kind]}, not {_shown(value)}", param=name)
     return value
 
 
@@ -256,9 +264,11 @@ def _integer(body: JSONObject, name: str, default: int, *, low: int, high: int |
     value = body.get(name)
     if value is None:
         return default
+    if type(value) is float and value.is_integer() and abs(value) < _INT64:
+        value = int(value)
     if type(value) is not int or value < low or (high is not None and value > high):
         limits = f"of at least {low}" if high is None else f"from {low} to {high}"
-        raise RequestError(f"{name!r} must be an integer {limits}, not {value!r:.60}", param=name)
+        raise RequestError(f"{name!r} must be an integer {limits}, not {_shown(value)}", param=name)
     return value
 
 
@@ -267,5 +277,5 @@ def _number(body: JSONObject, name: str, default: float, *, low: float, high: fl
     if value is None:
         return default
     if type(value) not in (int, float) or not low <= value <= high:
-        raise RequestError(f"{name!r} must be a number from {low:g} to {high:g}, not {value!r:.60}", param=name)
+        raise RequestError(f"{name!r} must be a number from {low:g} to {high:g}, not {_shown(value)}", param=name)
     return float(value)

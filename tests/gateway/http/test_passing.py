@@ -182,6 +182,14 @@ async def test_a_priority_passes_through_only_from_those_who_may_give_one(hints:
         assert sent == (body if hints else {"model": "tiny", "input": "hi"})
 
 
+async def test_what_is_nested_too_deeply_to_be_rewritten_is_refused() -> None:
+    async with Engine().running() as engine, before(engine) as (_, port), aiohttp.ClientSession() as session:
+        deep = '{"priority": 1, "x": ' + "[" * 500 + "]" * 500 + "}"
+        async with session.post(f"http://127.0.0.1:{port}/v1/responses", data=deep, headers=JSON) as response:
+            assert (response.status, (await response.json())["error"]["code"]) == (400, "invalid_json")
+        assert engine.seen == []
+
+
 async def test_another_engine_is_asked_when_one_cannot_be_reached_and_not_when_it_broke_off() -> None:
     async def break_off(request: web.Request) -> web.StreamResponse:
         assert request.transport is not None

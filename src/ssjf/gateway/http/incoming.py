@@ -7,12 +7,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import orjson
-
 from ssjf.core.types import Request
 from ssjf.errors import RequestError
 from ssjf.gateway import clock
-from ssjf.openai import JSONObject, parse_json_object, render_messages, request_options
+from ssjf.openai import JSONObject, dump_json_object, parse_json_object, render_messages, request_options
 
 HINT_HEADER = "x-ssjf-output-tokens"
 TIER_HEADER = "x-ssjf-tier"
@@ -102,7 +100,7 @@ def parse(
             tier = _tier(headers[TIER_HEADER])
     elif "priority" in fields:
         del fields["priority"]
-        body = orjson.dumps(fields)
+        body = dump_json_object(fields)
     deadline = now + _number(headers, DEADLINE_HEADER, "seconds") if DEADLINE_HEADER in headers else None
     prompt, num_prompt_tokens = _prompt(path, fields)
     max_tokens = _max_tokens(fields)
@@ -191,7 +189,7 @@ def _with_usage(body: bytes, fields: JSONObject) -> bytes:
     Every other byte stays: the option is spliced in after the opening brace, unless the client gave other options.
     """
     if "stream_options" in fields:
-        return orjson.dumps(fields | {"stream_options": (fields["stream_options"] or {}) | {"include_usage": True}})
+        return dump_json_object(fields | {"stream_options": (fields["stream_options"] or {}) | {"include_usage": True}})
     brace = body.index(b"{") + 1
     return body[:brace] + b'"stream_options":{"include_usage":true},' + body[brace:]
 

@@ -15,7 +15,7 @@ from ssjf.gateway.dispatcher import Unavailable
 from ssjf.gateway.http.endpoint import Asked, Endpoint
 from ssjf.gateway.http.replies import reply
 from ssjf.gateway.keys import NOBODY
-from ssjf.openai import error_body
+from ssjf.openai import dump_json_object, error_body
 
 _MODELS = "/v1/models/"  # what follows is a model's name
 
@@ -110,6 +110,6 @@ def _read(body: bytes, headers: Mapping[str, str], *, keep_priority: bool) -> tu
         return body, ""
     if not keep_priority and "priority" in fields:
         del fields["priority"]
-        body = orjson.dumps(fields)
+        body = dump_json_object(fields)
     model = fields.get("model")
     return body, model if isinstance(model, str) else ""
