@@ -10,7 +10,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-from ssjf.config import KeySettings, ServeSettings
+from ssjf.config import BackendSettings, KeySettings, ServeSettings
 from ssjf.gateway.http.app import make_app
 from ssjf.gateway.http.endpoint import Gateway
 from ssjf.gateway.keys import new_key
@@ -168,15 +168,17 @@ async def test_a_slash_or_a_query_is_no_way_around_the_queue_either(path: str) -
         assert b'ssjf_requests_total{outcome="completed"} 1.0' in gateway.telemetry.page()
 
 
+@pytest.mark.parametrize("kind", ["application/json", "Application/JSON; charset=utf-8"])
 @pytest.mark.parametrize("hints", [False, True])
-async def test_a_priority_passes_through_only_from_those_who_may_give_one(hints: bool) -> None:
+async def test_a_priority_passes_through_only_from_those_who_may_give_one(hints: bool, kind: str) -> None:
     async with (
         Engine().running() as engine,
         before(engine, accept_hints=hints) as (_, port),
         aiohttp.ClientSession() as session,
     ):
         body = {"model": "tiny", "input": "hi", "priority": -5}
-        async with session.post(f"http://127.0.0.1:{port}/v1/responses", json=body) as response:
+        url, headers = f"http://127.0.0.1:{port}/v1/responses", {"content-type": kind}
+        async with session.post(url, data=orjson.dumps(body), headers=headers) as response:
             assert response.status == 200
         sent = orjson.loads(engine.seen[0][3])
         assert sent == (body if hints else {"model": "tiny", "input": "hi"})
@@ -281,6 +283,52 @@ async def test_browsers_may_ask_without_a_key_whether_they_may_ask() -> None:
                 assert (response.status, response.headers["access-control-allow-origin"]) == (204, "*")
             async with session.post(f"http://127.0.0.1:{port}{path}", json={}) as response:
                 assert response.status == 401
+
+
+async def test_who_asks_without_a_key_sends_an_engine_neither_a_body_nor_our_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ENGINE_KEY", "ours")
+    secret, digest = new_key()
+    async with Engine().running() as engine:
+        backends = [BackendSettings(url=engine.url, api_key_env="ENGINE_KEY")]
+        keys = [KeySettings(name="a", sha256=digest)]
+        async with before(backend=[], backends=backends, keys=keys) as (_, port), aiohttp.ClientSession() as session:
+            url = f"http://127.0.0.1:{port}/v1/embeddings"
+            async with session.options(url, data=b'{"input": "hi"}', headers=JSON) as response:
+                assert response.status == 200
+            async with session.post(url, data=b"{}", headers=JSON | {"authorization": f"Bearer {secret}"}) as response:
+                assert response.status == 200
+    assert [(method, headers.get("Authorization"), body) for method, _, headers, body in engine.seen] == [
+        ("OPTIONS", None, b""),
+        ("POST", "Bearer ours", b"{}"),
+    ]
+
+
+async def test_a_body_that_passes_through_has_its_room_until_it_is_answered() -> None:
+    go_on, begun = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: web.Request) -> web.StreamResponse:
+        begun.set()
+        await go_on.wait()
+        return web.json_response({"ok": True})
+
+    async with (
+        Engine().running() as engine,
+        before(engine, max_waiting_mb=0.001) as (gateway, port),
+        aiohttp.ClientSession() as session,
+    ):
+        engine.behave = wait
+        url = f"http://127.0.0.1:{port}/v1/embeddings"
+        asking = asyncio.create_task(session.post(url, data=b"a" * 800))
+        await begun.wait()
+        async with session.post(url, data=b"a" * 800) as response:
+            assert (response.status, (await response.json())["error"]["code"]) == (429, "queue_full")
+        go_on.set()
+        assert (await asking).status == 200
+        while gateway.arriving_bytes:
+            await asyncio.sleep(0)
+        assert len(engine.seen) == 1
 
 
 async def test_bodies_that_are_being_sent_have_no_more_room_than_those_that_wait() -> None:

@@ -113,11 +113,16 @@ class HTTPBackend:
 
     @contextlib.asynccontextmanager
     async def request(
-        self, method: str, path: str, *, headers: Headers = (), body: bytes | None = None
+        self, method: str, path: str, *, headers: Headers = (), body: bytes | None = None, own_key: bool = True
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request; yields the response when its headers are there. Leaving early closes the connection.
 
-        The path may carry a query.
+        Args:
+            method: of HTTP.
+            path: with its query, if any.
+            headers: as they came.
+            body: None for none.
+            own_key: send our API key, if we have one; otherwise what the client may have sent.
 
         Raises:
             EngineUnreachable: no connection could be made.
@@ -125,7 +130,7 @@ class HTTPBackend:
         """
         assert self._session is not None, "open() comes first"
         texts = [(name.decode("latin-1"), _text(value)) for name, value in headers]
-        if self._api_key is not None:
+        if self._api_key is not None and own_key:
             texts = [(name, value) for name, value in texts if name.lower() != "authorization"]
             texts.append(("Authorization", f"Bearer {self._api_key}"))
         try:

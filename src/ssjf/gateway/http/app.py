@@ -21,7 +21,7 @@ from ssjf.gateway.dispatcher import Unavailable
 from ssjf.gateway.exchange import Exchange
 from ssjf.gateway.http.answer import Answer, Way
 from ssjf.gateway.http.endpoint import Asked, Endpoint, Gateway
-from ssjf.gateway.http.incoming import parse
+from ssjf.gateway.http.incoming import Caller, parse
 from ssjf.gateway.http.openapi import openapi
 from ssjf.gateway.http.passing import PassThrough
 from ssjf.gateway.http.replies import reply
@@ -79,27 +79,32 @@ class _Completions(Endpoint):
 
     async def serve(self, asked: Asked) -> None:
         """Accept a request and see it through; see `Endpoint.serve`."""
-        gateway, scope = self._gateway, asked.scope
+        scope = asked.scope
         if scope["method"] != "POST":
             asked.own_headers["allow"] = "POST"
             message = f"{scope['path']} does not take {scope['method']}"
             raise RequestError(message, status=405, code="method_not_allowed")
-        caller = gateway.keys.caller(asked.headers)
-        incoming = parse(
-            scope["path"].rstrip("/"),
-            await self.body(asked.receive),
-            asked.headers,
-            # the scheduler's id is ours: clients may send the same x-request-id twice
-            request_id=secrets.token_hex(8),
-            client_id=asked.own_headers["x-request-id"],
-            query=asked.query,
-            caller=caller,
-            ignore_max_tokens=gateway.ignore_max_tokens,
-        )
-        servers = await gateway.pool.servers_for(incoming.request.model)
-        if all(clock.now() > gateway.pool.of(server).hopeless_at() for server in servers):
-            raise Unavailable("no engine that could serve this request is in order")
-        await self._run(asked, gateway.dispatcher.submit(incoming, servers))
+        caller = self._gateway.keys.caller(asked.headers)
+        await self._run(asked, await self._accept(asked, caller))
+
+    async def _accept(self, asked: Asked, caller: Caller) -> Exchange:
+        gateway = self._gateway
+        async with self.body(asked.receive) as body:
+            incoming = parse(
+                asked.scope["path"].rstrip("/"),
+                body,
+                asked.headers,
+                # the scheduler's id is ours: clients may send the same x-request-id twice
+                request_id=secrets.token_hex(8),
+                client_id=asked.own_headers["x-request-id"],
+                query=asked.query,
+                caller=caller,
+                ignore_max_tokens=gateway.ignore_max_tokens,
+            )
+            servers = await gateway.pool.servers_for(incoming.request.model)
+            if all(clock.now() > gateway.pool.of(server).hopeless_at() for server in servers):
+                raise Unavailable("no engine that could serve this request is in order")
+            return gateway.dispatcher.submit(incoming, servers)
 
     async def _run(self, asked: Asked, exchange: Exchange) -> None:
         """See an accepted exchange through, whatever client and engine do."""

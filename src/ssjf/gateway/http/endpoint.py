@@ -1,9 +1,10 @@
 """What requests that cost an engine something have in common: who may, how much, and what they are told if not."""
 
 import asyncio
+import contextlib
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
@@ -40,13 +41,13 @@ class Gateway:
         child: the embedded engine's process; None when the engine is not ours.
         ignore_max_tokens: predictions are not to know the clients' caps.
         max_body_bytes: larger bodies are refused.
-        max_arriving_bytes: of all bodies that are being sent, together; more are refused.
+        max_arriving_bytes: of all bodies that are being sent or pass through, together; more are refused.
         draining: no new work is accepted.
         pages: further addresses.
         answers: all that have not ended.
         under_way: those that have been sent to an engine.
         passing: answers that pass through unscheduled and have not ended.
-        arriving_bytes: of bodies that have not been accepted yet.
+        arriving_bytes: of bodies that have not been accepted yet, and of those that pass through.
     """
 
     dispatcher: Dispatcher
@@ -176,8 +177,9 @@ class Endpoint:
         """
         raise NotImplementedError
 
-    async def body(self, receive: Receive) -> bytes:
-        """The request's body.
+    @contextlib.asynccontextmanager
+    async def body(self, receive: Receive) -> AsyncIterator[bytes]:
+        """The request's body, which has its part of the memory for bodies that arrive until the block ends.
 
         Raises:
             RequestError: it is larger than the limit, or comes too slowly.
@@ -186,17 +188,18 @@ class Endpoint:
         """
         arriving = _Arriving(self._gateway)
         try:
-            async with asyncio.timeout(_BODY_S):
-                body = await receive_body(receive, self._gateway.max_body_bytes, taken=arriving.take)
-        except TimeoutError:
-            raise RequestError(
-                f"the request body did not come within {_BODY_S:g} s", status=408, code="body_too_slow"
-            ) from None
+            try:
+                async with asyncio.timeout(_BODY_S):
+                    body = await receive_body(receive, self._gateway.max_body_bytes, taken=arriving.take)
+            except TimeoutError:
+                raise RequestError(
+                    f"the request body did not come within {_BODY_S:g} s", status=408, code="body_too_slow"
+                ) from None
+            if self._gateway.draining:
+                raise Draining
+            yield body
         finally:
             self._gateway.arriving_bytes -= arriving.num_bytes
-        if self._gateway.draining:
-            raise Draining
-        return body
 
 
 class _Arriving:

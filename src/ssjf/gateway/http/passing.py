@@ -13,10 +13,12 @@ from ssjf.gateway.backends.http import EngineUnreachable, forwardable
 from ssjf.gateway.backends.pool import Member
 from ssjf.gateway.dispatcher import Unavailable
 from ssjf.gateway.http.endpoint import Asked, Endpoint
+from ssjf.gateway.http.incoming import Caller
 from ssjf.gateway.http.replies import reply
 from ssjf.gateway.keys import NOBODY
 from ssjf.openai import dump_json_object, error_body
 
+_ASKS_WHETHER = "OPTIONS"
 _MODELS = "/v1/models/"  # what follows is a model's name
 
 
@@ -27,8 +29,13 @@ class PassThrough(Endpoint):
         """Send it on; see `Endpoint.serve`."""
         gateway, scope = self._gateway, asked.scope
         # browsers ask, without a key, whether they may ask
-        caller = NOBODY if scope["method"] == "OPTIONS" else gateway.keys.caller(asked.headers)
-        body, model = _read(await self.body(asked.receive), asked.headers, keep_priority=caller.hints)
+        caller = NOBODY if scope["method"] == _ASKS_WHETHER else gateway.keys.caller(asked.headers)
+        async with self.body(asked.receive) as sent:
+            await self._see_through(asked, b"" if caller is NOBODY else sent, caller)
+
+    async def _see_through(self, asked: Asked, sent: bytes, caller: Caller) -> None:
+        gateway, scope = self._gateway, asked.scope
+        body, model = _read(sent, asked.headers, keep_priority=caller.hints)
         if scope["path"].startswith(_MODELS):
             model = scope["path"].removeprefix(_MODELS)
         servers = [server for server in await gateway.pool.servers_for(model) if server.open]
@@ -73,9 +80,11 @@ class PassThrough(Endpoint):
 
     async def _ask(self, asked: Asked, member: Member, body: bytes) -> None:
         patience = self._gateway.patience
+        method = asked.scope["method"]
         headers = forwardable(asked.scope["headers"], keep_keys=self._gateway.keys.required)
+        own_key = method != _ASKS_WHETHER  # nobody asks with our key who has not shown one
         async with asyncio.timeout(patience.first_token_s) as limit:
-            async with member.http.request(asked.scope["method"], asked.path, headers=headers, body=body) as response:
+            async with member.http.request(method, asked.path, headers=headers, body=body, own_key=own_key) as response:
                 limit.reschedule(None)
                 self._gateway.telemetry.passed_through(response.status)
                 await _start(asked, response)
@@ -100,7 +109,7 @@ class _BrokenOff(Exception):
 
 def _read(body: bytes, headers: Mapping[str, str], *, keep_priority: bool) -> tuple[bytes, str]:
     """A body of unknown kind, without a priority if that is not the client's to give, and the model it names, or ""."""
-    if not body or "json" not in headers.get("content-type", "json"):
+    if not body or "json" not in headers.get("content-type", "json").lower():
         return body, ""
     try:
         fields = orjson.loads(body)
