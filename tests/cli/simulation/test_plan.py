@@ -45,11 +45,25 @@ def test_a_limit_below_the_service_time_holds_at_no_rate_and_with_no_number_of_r
     assert "no number will do" in invoke(*SMALL, *limit, "--rate", "0.5").output
 
 
-def test_first_tokens_are_promised_with_an_engines_cost_model(tmp_path: Path) -> None:
-    cost = tmp_path / "cost.json"
+@pytest.fixture
+def cost(tmp_path: Path) -> str:
+    path = tmp_path / "cost.json"
     names = ("base_s", "per_prefill_token_s", "per_decode_token_s", "per_kv_token_s", "per_request_s")
-    cost.write_text(json.dumps(dict(zip(names, (0.01, 1e-4, 1e-3, 0.0, 0.0), strict=True))))
-    options = ["--limit", "p90-ttft=2", "--cost-model", str(cost), "--policy", "fcfs", "--out", str(tmp_path / "out")]
+    path.write_text(json.dumps(dict(zip(names, (0.01, 1e-4, 1e-3, 0.0, 0.0), strict=True))))
+    return str(path)
+
+
+@pytest.mark.parametrize("asked", [[], ["--rate", "0.5"]])
+def test_an_engines_cache_is_ample_for_every_draw(tmp_path: Path, cost: str, asked: list[str]) -> None:
+    # the longest answer of seed 3 is longer than those of the others
+    lengths = ["--lengths", "lognormal:100:1.2", "--jobs", "200", "--seeds", "4", "--slots", "1"]
+    limit = ["--limit", "p90-jct=20", "--policy", "fcfs", *asked]
+    result = invoke(*lengths, *limit, "--cost-model", cost, "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+
+
+def test_first_tokens_are_promised_with_an_engines_cost_model(tmp_path: Path, cost: str) -> None:
+    options = ["--limit", "p90-ttft=2", "--cost-model", cost, "--policy", "fcfs", "--out", str(tmp_path / "out")]
     result = invoke(*SMALL, *options)
     assert result.exit_code == 0, result.output
     (row,) = json.loads((tmp_path / "out/plan.json").read_text())["rows"]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ssjf.workload.arrivals import Process
     from ssjf.workload.items import WorkItem
 
+_Drawn = tuple["Trace", "Host"]
 _MOST_REQUESTS = 10_000_000  # that one run simulates: more does not fit into memory
 
 
@@ -78,21 +79,23 @@ def plan(
             workload, lengths=lengths, input_lengths=input_lengths, jobs=num, target_model=target_model, seed=seed
         )
 
+    def host_of(items: "Sequence[WorkItem]") -> "Host":
+        return scenario.make_host(
+            cost_model,
+            items,
+            slots=slots,
+            base_seconds=base_seconds,
+            seconds_per_token=seconds_per_token,
+            seconds_per_input_token=seconds_per_input_token,
+            kv_tokens=kv_tokens,
+            max_num_batched_tokens=max_num_batched_tokens,
+            max_wait_s=max_wait_s,
+        )
+
     items = items_of(0, jobs)
-    host = scenario.make_host(
-        cost_model,
-        items,
-        slots=slots,
-        base_seconds=base_seconds,
-        seconds_per_token=seconds_per_token,
-        seconds_per_input_token=seconds_per_input_token,
-        kv_tokens=kv_tokens,
-        max_num_batched_tokens=max_num_batched_tokens,
-        max_wait_s=max_wait_s,
-    )
     default = "column" if all(item.predicted_tokens is not None for item in items) else "lognormal:0.8"
     drawn = None if lengths is None else items_of
-    planner = _Planner(items, drawn, jobs, policies, predictor or default, host, process, limits)
+    planner = _Planner(items, drawn, jobs, policies, predictor or default, host_of, process, limits)
     rows = planner.rates(seeds) if rate is None else planner.replicas(rate, seeds)
     _report(rows, planner, rate, out)
 
@@ -107,7 +110,7 @@ class _Planner:
         jobs: int,
         policies: "dict[str, Policy]",
         predictor: str,
-        host: "Host",
+        host_of: "Callable[[Sequence[WorkItem]], Host]",
         process: "Process",
         limits: "Sequence[Limit]",
     ) -> None:
@@ -116,7 +119,8 @@ class _Planner:
         self.points: dict[str, list[tuple[float, float]]] = {name: [] for name in policies}
         self._drawn = drawn
         self._items, self._jobs, self._policies = items, jobs, policies
-        self._predictor, self._host, self._process = predictor, host, process
+        self._predictor, self._host_of, self._process = predictor, host_of, process
+        self._host = host_of(items)
 
     def rates(self, seeds: int) -> list[dict[str, Any]]:
         """The largest rate of one replica, for each policy."""
@@ -128,10 +132,11 @@ class _Planner:
         work = [(seed, name) for seed in range(seeds) for name in self._policies]
         for seed, name in track(work, description="planning", transient=True):
             if name == next(iter(self._policies)):
-                trace = self._trace(self._jobs, seed)
+                drawn = self._draw(self._jobs, seed)
 
-            def ratio(load: float, name: str = name, seed: int = seed) -> float:
-                tables = [self._served(self._timed(trace, load * self.capacity, seed), name, seed)]  # noqa: B023
+            def ratio(load: float, name: str = name, seed: int = seed, drawn: _Drawn = drawn) -> float:
+                trace, host = drawn
+                tables = [self._served(self._timed(trace, load * self.capacity, seed), host, name, seed)]
                 self.points[name].append((load * self.capacity, self.limits[0].measured_s(tables)))
                 return worst_ratio(self.limits, tables)
 
@@ -162,7 +167,7 @@ class _Planner:
         for name in track(self._policies, description="planning", transient=True):
             found = []
             for seed in range(seeds):
-                base = self._trace(self._jobs, seed)
+                base = self._draw(self._jobs, seed)
                 at_least = max(1, math.ceil(rate / self.capacity / HIGHEST))
                 if at_least * self._jobs > _MOST_REQUESTS:
                     raise ConfigError(
@@ -170,9 +175,10 @@ class _Planner:
                         "requests each; one replica alone tells its largest rate if --rate is left out"
                     )
 
-                def ratio(count: int, seed: int = seed, name: str = name, base: "Trace" = base) -> float:
-                    trace = self._timed(base if count == 1 else self._trace(self._jobs * count, seed), rate, seed)
-                    tables = [self._served(_dealt(trace, number, count), name, seed) for number in range(count)]
+                def ratio(count: int, seed: int = seed, name: str = name, base: _Drawn = base) -> float:
+                    trace, host = base if count == 1 else self._draw(self._jobs * count, seed)
+                    trace = self._timed(trace, rate, seed)
+                    tables = [self._served(_dealt(trace, number, count), host, name, seed) for number in range(count)]
                     self.points[name].append((float(count), self.limits[0].measured_s(tables)))
                     return worst_ratio(self.limits, tables)
 
@@ -189,12 +195,14 @@ class _Planner:
             )
         return rows
 
-    def _trace(self, jobs: int, seed: int) -> "Trace":
-        """Requests drawn for the seed, with predictions; the first sets what load 1 is."""
+    def _draw(self, jobs: int, seed: int) -> "_Drawn":
+        """Requests drawn for the seed, with predictions, and a host for them; the first sets what load 1 is."""
         import numpy as np
 
+        host = self._host
         if self._drawn is not None:
             items = list(self._drawn(seed, jobs))
+            host = self._host_of(items)  # an engine's cache holds the longest of them
         else:
             rng = np.random.default_rng([seed, 0x706C616E])
             rows = rng.choice(len(self._items), jobs, replace=jobs > len(self._items))
@@ -202,20 +210,20 @@ class _Planner:
         trace = replace(scenario.untimed_trace(items), index=range(jobs))
         if not self.capacity:
             try:
-                self.capacity = self._host.saturated_requests_per_s(trace.input_tokens, trace.output_tokens)
+                self.capacity = host.saturated_requests_per_s(trace.input_tokens, trace.output_tokens)
             except ZeroDivisionError:
                 raise ConfigError("requests that take no time need no plan: give seconds or a cost model") from None
             except ValueError as error:
                 raise ConfigError(f"{error}; give more --jobs, or fewer --slots") from None
-        return scenario.with_predictions(trace, items, self._predictor, seed)
+        return scenario.with_predictions(trace, items, self._predictor, seed), host
 
     def _timed(self, trace: "Trace", rate: float, seed: int) -> "Trace":
         from ssjf.workload.arrivals import times_at_rate
 
         return replace(trace, arrival_s=times_at_rate(self._process, rate, len(trace), seed).tolist())
 
-    def _served(self, trace: "Trace", name: str, seed: int) -> "JobTable":
-        return scenario.run_policy(trace, name, self._policies[name], self._host, seed=seed)
+    def _served(self, trace: "Trace", host: "Host", name: str, seed: int) -> "JobTable":
+        return scenario.run_policy(trace, name, self._policies[name], host, seed=seed)
 
 
 def _dealt(trace: "Trace", number: int, count: int) -> "Trace":

@@ -194,10 +194,14 @@ def _step_host(
     if kv_tokens is not None:
         at_least("kv-tokens", kv_tokens, 1)
     inputs, outputs = [item.input_tokens for item in items], output_tokens(items)
-    longest = max((i + o for i, o in zip(inputs, outputs, strict=True)), default=1)
-    ample = slots * (longest // _BLOCK_SIZE + 2)
+    if kv_tokens is None:
+        longest = max((i + o for i, o in zip(inputs, outputs, strict=True)), default=1)
+        num_kv_blocks = slots * (longest // _BLOCK_SIZE + 2)
+    else:
+        num_kv_blocks = max(1, kv_tokens // _BLOCK_SIZE)
+        _check_fits(items, num_kv_blocks)
     limits = EngineLimits(
-        num_kv_blocks=ample if kv_tokens is None else max(1, kv_tokens // _BLOCK_SIZE),
+        num_kv_blocks=num_kv_blocks,
         block_size=_BLOCK_SIZE,
         max_num_batched_tokens=num_batched_tokens,
         **_given(prefix_hit_fraction=prefix_hit_fraction, prefix_lifetime_s=prefix_lifetime_s),
@@ -209,6 +213,18 @@ def _step_host(
         context_tokens=mean_context_tokens(inputs, outputs),
         max_wait_s=max_wait_s,
     )
+
+
+def _check_fits(items: "Sequence[WorkItem]", num_kv_blocks: int) -> None:
+    """Every item alone has room in the cache: here its row is known, and nothing has been served or written yet."""
+    for item in items:
+        prompt, answer = max(item.input_tokens, 1), max(item.output_tokens or 0, 1)
+        needed = math.ceil((prompt + answer - 1) / _BLOCK_SIZE)  # the last token is never stored
+        if needed > num_kv_blocks:
+            raise ConfigError(
+                f"row {item.index} has {prompt} prompt and {answer} output tokens: they need {needed} KV blocks of "
+                f"{_BLOCK_SIZE}, and --kv-tokens makes {num_kv_blocks}"
+            )
 
 
 def parse_weights(text: str) -> dict[str, float]:
