@@ -69,3 +69,8 @@ def test_predictors_have_a_column_where_there_are_several() -> None:
 
 def test_a_share_is_a_dash_where_the_oracle_gains_nothing() -> None:
     assert "fcfs 10.00 0.000 – 0.90 1.04 1.00" in lines([row("fcfs", 0.0, oracle_share=None)])
+
+
+def test_what_no_draw_changes_has_no_interval() -> None:
+    shown = lines([row("fcfs", 0.0, seed=0), row("fcfs", 0.0, seed=1)])
+    assert "fcfs 10.00 0.000 0.000 0.90 1.04 1.00" in shown

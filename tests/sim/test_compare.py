@@ -138,12 +138,37 @@ def test_a_grid_has_every_cell_once_and_the_references_whether_or_not_they_are_s
     ]
 
 
-def test_the_oracle_has_no_bound_on_waiting() -> None:
+def test_a_bound_on_waiting_holds_for_the_oracle_that_is_named_but_not_for_the_one_all_are_measured_by() -> None:
     bounded = {key: replace(host, max_wait_s=0.0) for key, host in laboratory().hosts.items()}
     lab = laboratory(jobs=200, hosts=bounded)
-    as_fcfs, oracle = lab.run(cell("ssjf")), lab.run(cell("sjf", None))
-    assert as_fcfs["mean_jct_s"] == lab.run(cell("fcfs", None))["mean_jct_s"]
-    assert oracle["mean_jct_s"] == laboratory(jobs=200).run(cell("sjf", None))["mean_jct_s"] < as_fcfs["mean_jct_s"]
+    grid = Grid(
+        cases=[CASE],
+        policies=["ssjf", "sjf"],
+        untold=frozenset(["sjf"]),
+        predictors=["column"],
+        seeds=1,
+        is_bounded=True,
+    )
+    found = {one: lab.run(one) for one in grid.cells()}
+    free = Grid(cases=[CASE], policies=["sjf"], untold=frozenset(["sjf"]), predictors=[], seeds=1)
+    (unbounded,) = free.rows({one: laboratory(jobs=200).run(one) for one in free.cells()})
+    fcfs = found[cell("fcfs", None)]
+    for row in grid.rows(found):
+        assert (row["mean_jct_s"], row["gain"], row["oracle_share"]) == (fcfs["mean_jct_s"], 0, 0)
+    reference = found[replace(cell("sjf", None), is_free=True)]
+    assert reference["mean_jct_s"] == unbounded["mean_jct_s"] < fcfs["mean_jct_s"]
+
+
+def test_where_nothing_is_drawn_there_is_one_seed() -> None:
+    cases, told = [OWN_CASE, CASE], ["column", "lognormal:0.5"]
+    grid = Grid(cases=cases, policies=["fcfs", "ssjf"], untold=frozenset(["fcfs"]), predictors=told, seeds=3)
+    lab = laboratory(jobs=50)
+    rows = grid.rows({one: lab.run(one) for one in grid.cells()})
+    seeds: dict[tuple[str, str | None], list[int]] = {}
+    for row in rows:
+        seeds.setdefault((row["arrivals"], row["predictor"]), []).append(row["seed"])
+    assert seeds.pop((OWN, None)) == seeds.pop((OWN, "column")) == [0]
+    assert set(map(tuple, seeds.values())) == {(0, 1, 2)}
 
 
 def test_load_on_an_engine_is_measured_on_the_engine_once_for_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def comparison(rows: Sequence[Row], limits: Mapping[str, float]) -> Table:
         title=escape("completion times" + (f", predicted by {' and '.join(predictors)}" if predictors else "")),
         title_justify="left",
         caption=f"share: of the oracle's gain; {', '.join(names)}: relative to FCFS's\n"
-        "±: 95 % interval over seeds\n"
+        "±: 95 % interval over seeds; none where nothing is drawn\n"
         f"*: the largest gain with {kept}\n"
         "   (policies that know the truth do not compete)",
         caption_justify="left",
@@ -83,7 +83,8 @@ def _means(rows: Sequence[Row]) -> list[str]:
             cells.append("–")
             continue
         mean, half = interval95(values)
-        interval = f" ±{shape.format(half)}" if half is not None and name in _WITH_INTERVAL else ""
+        varies = name in _WITH_INTERVAL and len(set(values)) > 1  # unlike FCFS's own gain
+        interval = f" ±{shape.format(half)}" if half is not None and varies else ""
         cells.append(shape.format(mean) + interval)
     return cells
 

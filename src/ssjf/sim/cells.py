@@ -33,7 +33,7 @@ class CellFolder:
     """Finished cells of one laboratory.
 
     Attributes:
-        path: the folder, which exists.
+        path: the folder, which exists before anything is put there.
     """
 
     def __init__(self, path: Path, laboratory: Laboratory) -> None:

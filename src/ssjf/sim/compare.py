@@ -23,7 +23,7 @@ from ssjf.errors import SSJFError
 from ssjf.metrics.summary import Summary, summarize
 from ssjf.plugins import make_policy
 from ssjf.sim.host import Host, Trace, simulate
-from ssjf.sim.noise import parse_noise, predict_all
+from ssjf.sim.noise import is_drawn, parse_noise, predict_all
 from ssjf.workload.arrivals import Process, times_at_rate
 from ssjf.workload.generated.lengths import Lengths, generate
 
@@ -66,12 +66,14 @@ class Cell:
         predictor: what it is told by; None if it is told the truth, as oracles are, and FCFS, which asks nobody.
         case: what is asked of which host.
         seed: of everything that is drawn.
+        is_free: whether it is the oracle's that everybody is measured by, where the host of all others bounds waits.
     """
 
     policy: str
     predictor: str | None
     case: Case
     seed: int
+    is_free: bool = False
 
 
 class Source(Protocol):
@@ -226,7 +228,7 @@ class Laboratory:
         }
 
     def _host(self, cell: Cell) -> Host:
-        return (self.oracle_hosts if cell.policy == _ORACLE else self.hosts)[cell.case.slots, cell.seed]
+        return (self.oracle_hosts if cell.is_free else self.hosts)[cell.case.slots, cell.seed]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,7 +240,8 @@ class Grid:
         policies: by their specifications.
         untold: those of them that no predictor tells anything, because they know the truth or do not ask.
         predictors: for all others.
-        seeds: repetitions.
+        seeds: repetitions; a cell for which nothing is drawn has one.
+        is_bounded: whether waits are; then the oracle that everybody is measured by is another than the one named.
     """
 
     cases: Sequence[Case]
@@ -246,11 +249,12 @@ class Grid:
     untold: frozenset[str]
     predictors: Sequence[str]
     seeds: int
+    is_bounded: bool = False
 
     def cells(self) -> list[Cell]:
         """Every cell once, with those of FCFS and the oracle, whether or not they are among the policies."""
         references = (
-            Cell(policy=policy, predictor=None, case=case, seed=seed)
+            self._reference(policy, case, seed)
             for case in self.cases
             for policy in REFERENCES
             for seed in range(self.seeds)
@@ -261,7 +265,7 @@ class Grid:
         """Rows of `summary.json`: each cell's summary with its case, and compared with FCFS and the oracle."""
         rows = []
         for cell in self._shown():
-            fcfs, oracle = (found[replace(cell, policy=policy, predictor=None)] for policy in REFERENCES)
+            fcfs, oracle = (found[self._reference(policy, cell.case, cell.seed)] for policy in REFERENCES)
             rows.append(
                 {
                     **found[cell],
@@ -276,8 +280,19 @@ class Grid:
         for case in self.cases:
             for policy in self.policies:
                 for predictor in (None,) if policy in self.untold else self.predictors:
-                    for seed in range(self.seeds):
+                    for seed in range(self.seeds if _is_drawn(case, predictor) else 1):
                         yield Cell(policy=policy, predictor=predictor, case=case, seed=seed)
+
+    def _reference(self, policy: str, case: Case, seed: int) -> Cell:
+        """What cells are compared with: the oracle has no bound on waiting, and for FCFS a bound changes nothing."""
+        seed = seed if _is_drawn(case, None) else 0
+        is_free = self.is_bounded and policy == _ORACLE
+        return Cell(policy=policy, predictor=None, case=case, seed=seed, is_free=is_free)
+
+
+def _is_drawn(case: Case, predictor: str | None) -> bool:
+    """Whether cells of several seeds differ: the rows of a file in their own order are there once."""
+    return case.arrivals != OWN or is_drawn(predictor)
 
 
 def _compared(own: Summary, fcfs: Summary, oracle: Summary) -> Summary:

@@ -16,7 +16,7 @@ Noise = Callable[[Floats, np.random.Generator], Floats]
 
 GRAMMAR = "oracle | lognormal:SIGMA | classes:COUNT:ACCURACY | reversed | random | constant | stale:LAG"
 
-
+_DRAWN = ("lognormal", "classes", "random")  # the others say the same for every seed
 _MOST_CLASSES = 1000
 _MOST_SIGMA = 20.0
 
@@ -47,6 +47,11 @@ def parse_noise(spec: str) -> Noise | None:
     if len(numbers) != count or len(arguments) != count or not all(0 <= n < math.inf for n in numbers):
         raise ConfigError(f"predictor {spec!r}: expected one of {GRAMMAR}")
     return make(*numbers)
+
+
+def is_drawn(spec: str | None) -> bool:
+    """Whether what a predictor says hangs on the seed."""
+    return spec is not None and spec.partition(":")[0] in _DRAWN
 
 
 def lognormal(sigma: float) -> Noise:

@@ -9,6 +9,7 @@ import time
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import typer
@@ -304,6 +305,29 @@ def test_what_does_not_go_with_the_file_is_refused(
     assert isinstance(result.exception, UserError)
     assert message in str(result.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_request_that_the_cache_cannot_hold_is_named_by_its_row_before_anything_is_written(tmp_path: Path) -> None:
+    cost, path = tmp_path / "cost.json", tmp_path / "w.csv"
+    cost.write_text(json.dumps(COST))
+    path.write_text("input_tokens,output_tokens\n" + "1,5\n" * 90 + "3000,5\n" + "1,5\n" * 90)
+    words = ["--predictors", "random", "--cost-model", cost, "--kv-tokens", "2000", "--out", tmp_path / "out"]
+    result = invoke("--workload", path, *SMALL[2:], *words)
+    assert isinstance(result.exception, UserError)
+    assert "row 90 has 3000 prompt and 5 output tokens" in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_fails_at_once_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Laboratory, "run", Mock(side_effect=SSJFError("oh")))
+    assert isinstance(invoke(*SMALL, "--policies", "ssjf", "--out", tmp_path / "out").exception, SSJFError)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bound_on_waiting_holds_for_every_policy_that_is_named(tmp_path: Path) -> None:
+    words = [*SMALL, "--policies", "fcfs,sjf", "--max-wait-s", "0", "--out", tmp_path]
+    assert invoke(*words).exit_code == 0
+    assert {row["gain"] for row in rows_of(tmp_path)} == {0}
 
 
 def test_rows_without_a_prediction_or_a_length_are_refused(tmp_path: Path) -> None:

@@ -56,6 +56,69 @@ def test_the_oracle_that_shares_are_of_has_no_wait_bound(tmp_path: Path) -> None
     assert bounded["sjf"]["oracle_share"] < 1
 
 
+def cost_model(folder: Path) -> str:
+    path = folder / "cost.json"
+    names = ("base_s", "per_prefill_token_s", "per_decode_token_s", "per_kv_token_s", "per_request_s")
+    path.write_text(json.dumps(dict(zip(names, (0.01, 1e-4, 1e-3, 0.0, 0.0), strict=True))))
+    return str(path)
+
+
+def test_an_engines_cache_is_ample_for_every_seed(tmp_path: Path) -> None:
+    options = ["--lengths", "lognormal:180:1.5", "--jobs", "10", "--arrivals", "poisson:1", "--seeds", "4"]
+    words = ["--policy", "fcfs", "--cost-model", cost_model(tmp_path), "--out", str(tmp_path / "out")]
+    result = invoke(*options, *words)
+    assert result.exit_code == 0, result.output
+    longest: dict[str, int] = {}
+    for row in rows_of(tmp_path / "out"):
+        longest[row["seed"]] = max(longest.get(row["seed"], 0), int(row["output_tokens"]))
+    assert max(longest.values()) > longest["0"] + 32
+
+
+def test_where_nothing_is_drawn_seeds_are_one_run_without_an_interval(tmp_path: Path) -> None:
+    path = tmp_path / "w.csv"
+    path.write_text(HEADER + "".join(f"0,1,{tokens},{tokens}\n" for tokens in (300, 5, 90, 10, 200, 30)))
+    words = ["--workload", str(path), "--policy", "fcfs,ssjf,sjf", "--seeds", "4", "--out", str(tmp_path / "out")]
+    result = invoke(*words)
+    assert result.exit_code == 0, result.output
+    assert "nothing here is drawn" in result.output
+    assert "±" not in result.output
+    assert [row["seed"] for row in json.loads((tmp_path / "out/summary.json").read_text())] == [0, 0, 0]
+    # noise on predictions is drawn, but neither FCFS nor the oracle hears of it
+    noisy = invoke(*words, "--predictor", "lognormal:2")
+    lines = {line.split()[1]: line for line in noisy.output.splitlines() if "%" in line and "sjf" in line}
+    assert "±" in lines["ssjf"]
+    assert "±" not in lines["sjf"]
+    assert "nothing here is drawn" in invoke(*words, "--predictor", "lognormal:2", "--policy", "fcfs,sjf").output
+
+
+def test_a_table_that_goes_to_a_file_keeps_its_columns(workload: Path, tmp_path: Path) -> None:
+    policies = "fcfs,aged-ssjf:rate=0.05,ssjf,sjf"
+    words = ["--workload", str(workload), "--arrivals", "poisson:1", "--seeds", "3", "--predictor", "lognormal:1"]
+    result = invoke(*words, "--policy", policies, "--out", str(tmp_path / "out"))
+    assert "…" not in result.output
+    for text in ("aged-ssjf:rate=0.05", "mean", "p99", "slow ×", "oracle's"):
+        assert text in result.output
+
+
+def test_gains_under_fairness_are_measured_by_plain_fcfs_and_the_plain_oracle(tmp_path: Path) -> None:
+    path = tmp_path / "w.csv"
+    tenants = ["flood"] * 40 + ["quiet"] * 10
+    rows = [f"{0.01 * i},{50 + 7 * i % 90},{tenant}" for i, tenant in enumerate(tenants)]
+    path.write_text("arrival_s,output_tokens,tenant\n" + "\n".join(rows) + "\n")
+    found = {}
+    for name, options in (("plain", []), ("fair", ["--tenant-weights", "quiet=1"])):
+        out = tmp_path / name
+        words = ["--workload", str(path), "--policy", "fcfs,ssjf", "--predictor", "oracle", *options]
+        assert invoke(*words, "--out", str(out)).exit_code == 0
+        found[name] = {row["policy"]: row for row in json.loads((out / "summary.json").read_text())}
+    plain, fair = found["plain"], found["fair"]
+    assert fair["fcfs"]["mean_jct_s"] != plain["fcfs"]["mean_jct_s"]
+    for row in fair.values():
+        gain = 1 - row["mean_jct_s"] / plain["fcfs"]["mean_jct_s"]
+        assert row["gain"] == pytest.approx(gain)
+        assert row["oracle_share"] == pytest.approx(gain / plain["ssjf"]["gain"])
+
+
 def test_each_seed_has_lengths_of_its_own_where_they_are_generated(tmp_path: Path) -> None:
     options = ["--lengths", "paper", "--jobs", "50", "--arrivals", "poisson:.2", "--seeds", "3"]
     result = invoke(*options, "--policy", "fcfs", "--out", str(tmp_path / "out"))
@@ -167,18 +230,15 @@ def test_deadlines_of_the_file_reach_the_policy(tmp_path: Path) -> None:
 
 
 def test_an_engine_with_measured_costs_is_simulated_by_iterations(workload: Path, tmp_path: Path) -> None:
-    cost = tmp_path / "cost.json"
-    names = ("base_s", "per_prefill_token_s", "per_decode_token_s", "per_kv_token_s", "per_request_s")
-    cost.write_text(json.dumps(dict(zip(names, (0.01, 1e-4, 1e-3, 0.0, 0.0), strict=True))))
     out = tmp_path / "out"
-    options = ["--workload", str(workload), "--cost-model", str(cost), "--slots", "2", "--policy", "fcfs"]
+    options = ["--workload", str(workload), "--cost-model", cost_model(tmp_path), "--slots", "2", "--policy", "fcfs"]
     result = invoke(*options, "--out", str(out))
     assert result.exit_code == 0, result.output
     first = rows_of(out)[0]
     assert float(first["first_token_s"]) == pytest.approx(0.01 + 10 * 1e-4)
     tight = invoke(*options, "--kv-tokens", "160", "--out", str(out))
     assert isinstance(tight.exception, UserError)
-    assert "KV" in str(tight.exception)
+    assert "row 1 has 20 prompt and 200 output tokens: they need 14 KV blocks of 16, and" in str(tight.exception)
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,7 @@ def compare(
         untold=frozenset(spec for spec in chosen if spec == "fcfs" or scenario.is_oracle(spec)),
         predictors=told,
         seeds=seeds,
+        is_bounded=max_wait_s is not None,
     )
     console = Console(stderr=True, highlight=False)
     for note in notes:
@@ -302,7 +303,6 @@ def _run(laboratory: "Laboratory", grid: "Grid", workers: int, out: Path, consol
 
     from ssjf.sim.cells import CellFolder, compute
 
-    make_folder(out / "cells")
     folder = CellFolder(out / "cells", laboratory)
     cells = grid.cells()
     found = {cell: summary for cell in cells if (summary := folder.get(cell)) is not None}
@@ -315,6 +315,7 @@ def _run(laboratory: "Laboratory", grid: "Grid", workers: int, out: Path, consol
         try:
             with _one_interrupt(), closing(compute(laboratory, missing, workers=workers)) as finished:
                 for cell, summary in finished:
+                    make_folder(folder.path)  # not before there is something to keep
                     folder.put(cell, summary)
                     found[cell] = summary
                     progress.advance(bar)

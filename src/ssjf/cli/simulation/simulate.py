@@ -1,7 +1,7 @@
 """`ssjf simulate`: one workload, several policies, under virtual time."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,11 +14,27 @@ from ssjf.errors import ConfigError
 if TYPE_CHECKING:
     from ssjf.core.types import Policy
     from ssjf.metrics.summary import Summary
-    from ssjf.metrics.table import JobTable
-    from ssjf.sim.host import Host, LinearHost, StepHost
+    from ssjf.metrics.table import Floats, JobTable
+    from ssjf.sim.host import LinearHost, StepHost, Trace
     from ssjf.workload.items import WorkItem
 
-_ORACLE = "(oracle)"
+_REFERENCES = {"fcfs": "(fcfs)", "sjf": "(oracle)"}  # what all are compared with, and its name beside theirs
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What one seed gave.
+
+    Attributes:
+        tables: by policy, in the order asked for.
+        fcfs, oracle: what they are compared with: on a host without wait bound and weights, whatever the others have.
+        alone_s: seconds that each job takes on the idle host.
+    """
+
+    tables: "dict[str, JobTable]"
+    fcfs: "JobTable"
+    oracle: "JobTable"
+    alone_s: "Floats"
 
 
 def simulate(
@@ -81,85 +97,90 @@ def simulate(
             seed=seed,
         )
 
+    weights = None if tenant_weights is None else scenario.parse_weights(tenant_weights)
+
+    def host_of(items: "Sequence[WorkItem]") -> "LinearHost | StepHost":
+        host = scenario.make_host(
+            cost_model,
+            items,
+            slots=slots,
+            batching=batching,
+            batch_wait_s=batch_wait_s,
+            base_seconds=base_seconds,
+            seconds_per_token=seconds_per_token,
+            seconds_per_input_token=seconds_per_input_token,
+            kv_tokens=kv_tokens,
+            max_num_batched_tokens=max_num_batched_tokens,
+            prefix_hit_fraction=prefix_hit_fraction,
+            prefix_lifetime_s=prefix_lifetime_s,
+            max_wait_s=max_wait_s,
+        )
+        return replace(host, tenant_weights=weights)
+
     items = items_of(0)
-    host = scenario.make_host(
-        cost_model,
-        items,
-        slots=slots,
-        batching=batching,
-        batch_wait_s=batch_wait_s,
-        base_seconds=base_seconds,
-        seconds_per_token=seconds_per_token,
-        seconds_per_input_token=seconds_per_input_token,
-        kv_tokens=kv_tokens,
-        max_num_batched_tokens=max_num_batched_tokens,
-        prefix_hit_fraction=prefix_hit_fraction,
-        prefix_lifetime_s=prefix_lifetime_s,
-        max_wait_s=max_wait_s,
-    )
-    if tenant_weights is not None:
-        host = replace(host, tenant_weights=scenario.parse_weights(tenant_weights))
-        if names := [name for name, policy in policies.items() if getattr(policy, "preemptive", False)]:
-            raise ConfigError(f"policy {names[0]} preempts, which would undo fairness over tenants")
+    host = host_of(items)
+
+    def drawn(seed: int) -> "tuple[Sequence[WorkItem], LinearHost | StepHost]":
+        """What is asked of which host: what an engine holds, and how it values a token, follow from what is asked."""
+        if lengths is None or not seed:
+            return items, host
+        others = items_of(seed)
+        return others, host_of(others)
+
+    if weights is not None and (names := [name for name, p in policies.items() if getattr(p, "preemptive", False)]):
+        raise ConfigError(f"policy {names[0]} preempts, which would undo fairness over tenants")
     scenario.check_batching(host, policies)
     check_folder(out)
     runs = _run(
-        lambda seed: items if lengths is None or not seed else items_of(seed),
-        policies,
-        host,
-        predictor=predictor,
-        predictor_seconds=predictor_seconds,
-        arrivals=arrivals,
-        seeds=seeds,
+        drawn, policies, predictor=predictor, predictor_seconds=predictor_seconds, arrivals=arrivals, seeds=seeds
     )
-    _report(runs, host, seeds, out)
+    _report(runs, seeds, out)
 
 
 def _run(
-    items_of: "Callable[[int], Sequence[WorkItem]]",
+    drawn: "Callable[[int], tuple[Sequence[WorkItem], LinearHost | StepHost]]",
     policies: "dict[str, Policy]",
-    host: "LinearHost | StepHost",
     *,
     predictor: str | None,
     predictor_seconds: float,
     arrivals: str | None,
     seeds: int,
-) -> "list[dict[str, JobTable]]":
-    """The tables of each seed by policy; fcfs and the oracle are always among them, to compare with.
-
-    The oracle has neither wait bound nor weights, whatever the others have.
-    """
+) -> list[_Run]:
+    """One run for each seed; one in all where seeds make no difference."""
     from rich.progress import track
 
     from ssjf.core.policies import FCFS, SSJF
 
-    wanted: dict[str, Policy] = {**policies, "fcfs": FCFS(), _ORACLE: SSJF()}
-    free = replace(host, max_wait_s=None, tenant_weights=None)
     needed = any(not scenario.is_oracle(name) and not scenario.is_blind(name) for name in policies)
-    runs: list[dict[str, JobTable]] = []
-    work = [(seed, name) for seed in range(seeds) for name in wanted]
-    for seed, name in track(work, description="simulating", transient=True):
-        if seed == len(runs):
-            items = items_of(seed)
-            trace = scenario.with_predictions(
-                scenario.make_trace(items, arrivals, seed), items, predictor, seed, needed=needed
-            )
-            runs.append({})
-        runs[seed][name] = scenario.run_policy(
-            trace,
-            "sjf" if name == _ORACLE else name,
-            wanted[name],
-            free if name == _ORACLE else host,
-            seed=seed,
-            predictor_seconds=predictor_seconds,
-        )
-    for run in runs:
-        if "fcfs" not in policies:
-            run["(fcfs)"] = run.pop("fcfs")
+    references: tuple[Policy, ...] = (FCFS(), SSJF())
+    runs: list[_Run] = []
+    before: Trace | None = None
+    for seed in range(seeds):
+        items, host = drawn(seed)
+        trace = scenario.make_trace(items, arrivals, seed)
+        trace = scenario.with_predictions(trace, items, predictor, seed, needed=needed)
+        asked = trace if needed else replace(trace, predicted_tokens=None, predicted_quantiles=())
+        if asked == before:
+            break
+        before = asked
+        free = replace(host, max_wait_s=None, tenant_weights=None)
+        work = {name: (name, policy, host) for name, policy in policies.items()}
+        for (name, hidden), reference in zip(_REFERENCES.items(), references, strict=True):
+            if name not in policies or host != free:
+                work[hidden] = (name, reference, free)
+        tables = {
+            label: scenario.run_policy(trace, *what, seed=seed, predictor_seconds=predictor_seconds)
+            for label, what in track(work.items(), description="simulating", transient=True)
+        }
+        fcfs, oracle = (tables.get(hidden, tables.get(name)) for name, hidden in _REFERENCES.items())
+        assert fcfs is not None
+        assert oracle is not None
+        alone_s = host.alone_s(trace.input_tokens, trace.output_tokens)
+        runs.append(_Run({name: tables[name] for name in policies}, fcfs, oracle, alone_s))
     return runs
 
 
-def _report(runs: "list[dict[str, JobTable]]", host: "Host", seeds: int, out: Path) -> None:
+def _report(runs: Sequence[_Run], seeds: int, out: Path) -> None:
     from rich.console import Console
 
     from ssjf.metrics.summary import summarize, write_summary
@@ -167,24 +188,21 @@ def _report(runs: "list[dict[str, JobTable]]", host: "Host", seeds: int, out: Pa
     from ssjf.report.figures import completion_times
     from ssjf.report.style import saved
 
-    summaries: list[Summary] = []
-    for run in runs:
-        fcfs, oracle = run.get("fcfs", run.get("(fcfs)")), run[_ORACLE]
-        assert fcfs is not None
-        alone_s = host.alone_s(fcfs.input_tokens.tolist(), fcfs.output_tokens.tolist())
-        summaries += [
-            summarize(table, fcfs=fcfs, oracle=oracle, alone_s=alone_s)
-            for name, table in run.items()
-            if not name.startswith("(")
-        ]
-    shown = {name: table for name, table in runs[0].items() if not name.startswith("(")}
+    summaries = [
+        summarize(table, fcfs=run.fcfs, oracle=run.oracle, alone_s=run.alone_s)
+        for run in runs
+        for table in run.tables.values()
+    ]
     make_folder(out)
-    write_jobs_csv(out / "jobs.csv", [table for run in runs for name, table in run.items() if name in shown])
+    write_jobs_csv(out / "jobs.csv", [table for run in runs for table in run.tables.values()])
     write_summary(out / "summary.json", summaries)
-    picture = saved(lambda: completion_times(shown), out / "completion_times.png")
+    picture = saved(lambda: completion_times(runs[0].tables), out / "completion_times.png")
     console = Console()
-    console.print(_figures(summaries, seeds))
-    console.print(f"written: {out}/jobs.csv, summary.json, {picture}", highlight=False, markup=False)
+    console.width = max(console.width, 120)  # where output goes to a file, rich would cut columns at 80
+    console.print(_figures(summaries, len(runs)))
+    if len(runs) < seeds:
+        console.print(f"nothing here is drawn: {seeds} seeds would be {seeds} times the same run, so there is one")
+    console.print(f"written: {out}/jobs.csv, summary.json, {picture}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _figures(summaries: "Sequence[Summary]", seeds: int) -> Any:
@@ -214,7 +232,9 @@ def _figures(summaries: "Sequence[Summary]", seeds: int) -> Any:
                 continue
             mean, half = interval95(values)
             # an interval of the gain, where common arrivals make it narrow; the others' would fill the screen
-            cells.append(show(mean) + (f" ±{show(half)}" if half is not None and key == "gain" else ""))
+            # and none of a gain that no draw changes, such as FCFS's or that of an oracle with the arrivals of a file
+            varies = key == "gain" and len(set(values)) > 1
+            cells.append(show(mean) + (f" ±{show(half)}" if half is not None and varies else ""))
         table.add_row(name, *cells)
     return table
 
