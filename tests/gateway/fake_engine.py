@@ -104,7 +104,7 @@ class FakeEngine:
                 return response
             choice = {"index": 0, "delta": {"content": "word "}, "text": "word ", "finish_reason": None}
             await response.write(b"data: " + orjson.dumps(base | {"choices": [choice]}) + b"\n\n")
-        if call.body.get("stream_options", {}).get("include_usage"):
+        if (call.body.get("stream_options") or {}).get("include_usage"):
             usage = {"prompt_tokens": 5, "completion_tokens": call.num_tokens, "total_tokens": 5 + call.num_tokens}
             await response.write(b"data: " + orjson.dumps(base | {"choices": [], "usage": usage}) + b"\n\n")
         await response.write(b"data: [DONE]\n\n")

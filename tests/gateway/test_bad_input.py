@@ -20,10 +20,11 @@ BODIES: list[tuple[str, str, int]] = [
     (CHAT, '{"model": "tiny", "messages": []}', 400),
     (CHAT, '{"model": "tiny", "messages": ["hi"]}', 400),
     (CHAT, '{"model": "tiny"}', 400),
-    (CHAT, GOOD + ', "max_tokens": "ten"}', 400),
-    (CHAT, GOOD + ', "max_tokens": true}', 400),
+    (CHAT, GOOD + ', "max_tokens": [10]}', 400),
     (CHAT, GOOD + ', "max_completion_tokens": 1.5}', 400),
-    (CHAT, GOOD + ', "stream": "yes"}', 400),
+    (CHAT, GOOD + ', "stream": "perhaps"}', 400),
+    (CHAT, GOOD + ', "stream": 2}', 400),
+    (CHAT, GOOD + ', "stream": [true]}', 400),
     (CHAT, GOOD + ', "temperature": NaN}', 400),
     (CHAT, GOOD + ', "stream": true, "stream_options": 7}', 400),
     (CHAT, GOOD.replace('"tiny"', '"unheard-of"') + "}", 404),
@@ -58,6 +59,11 @@ async def test_a_bad_body_is_refused(make_stack: MakeStack, path: str, body: str
     [
         (CHAT, GOOD + ', "max_tokens": -1}'),
         (CHAT, GOOD + ', "max_tokens": 0}'),
+        (CHAT, GOOD + ', "max_tokens": "100"}'),
+        (CHAT, GOOD + ', "max_tokens": true}'),
+        (CHAT, GOOD + ', "max_tokens": 100.0}'),
+        (CHAT, GOOD + ', "stream": "off"}'),
+        (CHAT, GOOD + ', "stream": 0}'),
         (CHAT, GOOD + ', "prompt": []}'),
         (CHAT, GOOD + ', "x": ' + DEEP + "}"),
         (CHAT, GOOD + ', "response_format": {"type": ' + DEEP + "}}"),
@@ -70,6 +76,25 @@ async def test_what_some_engine_takes_is_for_the_engine_to_judge(make_stack: Mak
         async with stack.session.post(stack.url + path, data=body) as response:
             assert response.status == 200
         assert len(stack.engine.calls) == 1
+
+
+@pytest.mark.parametrize("spelled", [1, 1.0, "true", "True", "yes", "1"])
+async def test_a_stream_is_one_however_it_is_asked_for(make_stack: MakeStack, spelled: object) -> None:
+    async with make_stack(automatic=True) as stack, stack.post(stream=spelled) as response:
+        assert response.headers["content-type"] == "text/event-stream"
+        assert b'"usage"' not in await response.read()
+        assert stack.engine.calls[0].body["stream_options"] == {"include_usage": True}
+
+
+async def test_a_cap_that_is_written_as_a_float_is_one(make_stack: MakeStack) -> None:
+    async with make_stack() as stack:
+        sent = stack.chat("hi", max_tokens=7.0)
+        call = await stack.engine.call(1)
+        (exchange,) = stack.gateway.dispatcher.live
+        assert exchange.job.request.max_tokens == 7
+        assert dict(exchange.job.request.options)["max_tokens"] == 7
+        call.finish.set()
+        assert (await sent)[0] == 200
 
 
 @pytest.mark.parametrize("hint", ["many", "-1", "nan", "inf", ""])

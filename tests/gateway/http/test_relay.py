@@ -44,6 +44,25 @@ def test_who_asked_for_usage_gets_every_piece_as_it_came(blank_line: bytes, plac
     assert reader.num_output_tokens == 2
 
 
+@pytest.mark.parametrize(
+    ("kind", "choice"),
+    [
+        ("chat.completion.chunk", {"index": 0, "delta": {}, "finish_reason": None}),
+        ("text_completion", {"index": 0, "text": "", "finish_reason": None}),
+    ],
+)
+def test_what_an_engine_hangs_on_the_usage_event_stays_without_the_usage(kind: str, choice: dict[str, object]) -> None:
+    event = {"choices": [], "object": kind, "timings": {"predicted_n": 2}}
+    usage = {"usage": {"prompt_tokens": 7, "completion_tokens": 2}}
+    reader = StreamReader(usage_wanted=False)
+    reader.feed(EVENTS[2] + b"\n\n")
+    passed = reader.feed(b"data: " + orjson.dumps(event | usage) + b"\n\n")
+    assert passed == b"data: " + orjson.dumps(event | {"choices": [choice]}) + b"\n\n"
+    assert (reader.num_prompt_tokens, reader.num_output_tokens) == (7, 2)
+    assert not reader.complete
+    assert reader.feed(b"data: " + orjson.dumps({"choices": [], "provider": None} | usage) + b"\n\n") == b""
+
+
 @given(data=st.lists(st.binary(max_size=50), max_size=20))
 def test_garbage_passes_unchanged_and_harms_nobody(data: bytes) -> None:
     reader = StreamReader(usage_wanted=False)

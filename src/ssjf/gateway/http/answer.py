@@ -272,8 +272,7 @@ class Answer:
             self._status = response.status
             if response.status in _TRY_ELSEWHERE and self._has_other(tried):
                 raise _Refused(f"the engine answered with status {response.status}")
-            in_pieces = incoming.stream and response.content_type != "application/json"
-            if in_pieces and response.status < HTTPStatus.BAD_REQUEST:
+            if _is_in_pieces(response, incoming.stream) and response.status < HTTPStatus.BAD_REQUEST:
                 await self._relay_stream(response, member)
             else:
                 await self._relay_whole(response, member)
@@ -283,7 +282,8 @@ class Answer:
 
     async def _relay_stream(self, response: aiohttp.ClientResponse, member: Member) -> None:
         exchange = self.exchange
-        self._reader = reader = StreamReader(usage_wanted=exchange.incoming.usage_wanted)
+        incoming = exchange.incoming
+        self._reader = reader = StreamReader(usage_wanted=incoming.usage_wanted or not incoming.stream)
         async for data in response.content.iter_any():
             now = clock.now()
             if _EVENT in data:
@@ -360,3 +360,10 @@ class Answer:
         self._sending_since = clock.now()
         await self._to_client(message)
         self._sending_since = None
+
+
+def _is_in_pieces(response: aiohttp.ClientResponse, expected: bool) -> bool:
+    """Whether an answer is a stream: the engine has the last word on what it was asked for."""
+    if response.content_type == "text/event-stream":
+        return True
+    return expected and response.content_type != "application/json"

@@ -16,6 +16,8 @@ HINT_HEADER = "x-ssjf-output-tokens"
 TIER_HEADER = "x-ssjf-tier"
 DEADLINE_HEADER = "x-ssjf-deadline-s"
 _MAX_TIER = 100
+# how truth is spelled for pydantic, with which vLLM and others read requests; 1 equals True
+_TRUE, _FALSE = (True, "true", "t", "yes", "y", "on", "1"), (False, "false", "f", "no", "n", "off", "0")
 _CHARS_PER_TOKEN = 4  # English text under common vocabularies; only until the engine tells the true count
 
 
@@ -104,9 +106,7 @@ def parse(
     deadline = now + _number(headers, DEADLINE_HEADER, "seconds") if DEADLINE_HEADER in headers else None
     prompt, num_prompt_tokens = _prompt(path, fields)
     max_tokens = _max_tokens(fields)
-    stream = fields.get("stream") or False
-    if not isinstance(stream, bool):
-        raise RequestError("'stream' must be true or false", param="stream")
+    stream = _stream(fields.get("stream"))
     model = fields.get("model") or ""
     if not isinstance(model, str):
         raise RequestError("'model' must be a string", param="model")
@@ -171,15 +171,30 @@ def _is_batch(prompt: object) -> bool:
     return isinstance(prompt, list) and prompt != [] and not isinstance(prompt[0], int)
 
 
+def _stream(value: object) -> bool:
+    """Whether the answer is to be a stream, in any spelling that some engine takes."""
+    spelled = value.lower() if isinstance(value, str) else value
+    if not spelled or spelled in _FALSE:
+        return False
+    if spelled not in _TRUE:
+        raise RequestError("'stream' must be true or false", param="stream")
+    return True
+
+
 def _max_tokens(fields: JSONObject) -> int:
-    """The client's cap on output tokens; 0 where it gave none. Some engines take -1 for none, and 0 with an echo."""
+    """The client's cap on output tokens; 0 where it gave none, or so that only the engine can tell.
+
+    Some engines take -1 for none, and 0 with an echo, and text or a truth value for a number.
+    """
     for name in ("max_completion_tokens", "max_tokens"):
         value = fields.get(name)
         if value is None:
             continue
-        if type(value) is not int:
+        if isinstance(value, str | bool):
+            return 0
+        if not isinstance(value, int | float) or value % 1 != 0:
             raise RequestError(f"'{name}' must be a whole number", param=name)
-        return max(value, 0)
+        return max(int(value), 0)
     return 0
 
 

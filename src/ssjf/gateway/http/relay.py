@@ -1,6 +1,7 @@
 """Passing an engine's answer on, and reading from it what scheduling must learn: first token, true lengths.
 
-Bytes pass unchanged. Only the usage event that the gateway itself asked for is taken out again.
+Bytes pass unchanged. Only the usage that the gateway itself asked for is taken out again, with its whole event where
+nothing else is in it.
 """
 
 from typing import Any
@@ -12,6 +13,9 @@ _LONGEST_START = 8  # a piece this short may be the torn beginning of one
 # Within JSON text a quote is always escaped, so none of these can hide: what looks like one may at worst be text.
 _UNFINISHED = b'"finish_reason":null'
 _FINISH, _USAGE, _NO_USAGE, _ERROR, _DONE = b'"finish_reason"', b'"usage"', b'"usage":null', b'"error"', b"[DONE]"
+
+# what a usage event has in common with others, or is there for
+_OF_ANY_EVENT = {"id", "object", "created", "model", "choices", "system_fingerprint", "service_tier", "usage"}
 
 
 class StreamReader:
@@ -55,7 +59,7 @@ class StreamReader:
             self._rest = arrived[end:]
         else:
             events, self._rest = self._split(arrived)
-            whole = b"".join([event for event in events if self._keep(event)])
+            whole = b"".join([self._left_of(event) for event in events])
         return data if self._usage_wanted else whole
 
     def end(self) -> bytes:
@@ -77,26 +81,43 @@ class StreamReader:
         *events, rest = data.split(self._blank_line)
         return [event + self._blank_line for event in events], rest
 
-    def _keep(self, event: bytes) -> bool:
+    def _left_of(self, event: bytes) -> bytes:
+        """What of a whole event is for a client that did not ask for usage."""
         if not event.startswith(b"data:"):
-            return True
+            return event
         data = event[5:].strip()
         if data == b"[DONE]":
             self.complete = True
-            return True
+            return event
         try:
             payload = orjson.loads(data)
         except orjson.JSONDecodeError:
-            return True
-        if not isinstance(payload, dict):
-            return True
+            return event
+        if isinstance(payload, dict) and self._read(payload):
+            return self._without_usage(payload)
+        return event
+
+    def _read(self, payload: dict[str, Any]) -> bool:
+        """Learn from an event; returns whether it is there for the usage."""
         if payload.get("error"):
             self.failed = True
         self._read_choices(payload.get("choices"))
         if not payload.get("usage"):
-            return True
+            return False
         self.num_prompt_tokens, self.num_output_tokens = usage_of(payload)
-        return bool(payload.get("choices"))
+        return not payload.get("choices")
+
+    def _without_usage(self, payload: dict[str, Any]) -> bytes:
+        """What an engine has hung on a usage event, as llama.cpp its `timings`; nothing in most cases.
+
+        It gets a choice that says nothing: clients that did not ask for usage look at the first one unseen.
+        """
+        if all(value is None for name, value in payload.items() if name not in _OF_ANY_EVENT):
+            return b""
+        empty: dict[str, Any] = {"text": ""} if payload.get("object") == "text_completion" else {"delta": {}}
+        rest = {name: value for name, value in payload.items() if name != "usage"}
+        rest["choices"] = [{"index": 0, **empty, "finish_reason": None}]
+        return b"data: " + orjson.dumps(rest) + self._blank_line
 
     def _read_choices(self, choices: Any) -> None:
         has_text = False
