@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -190,6 +191,27 @@ async def test_what_is_nested_too_deeply_to_be_rewritten_is_refused() -> None:
         async with session.post(f"http://127.0.0.1:{port}/v1/responses", data=deep, headers=JSON) as response:
             assert (response.status, (await response.json())["error"]["code"]) == (400, "invalid_json")
         assert engine.seen == []
+
+
+@pytest.mark.parametrize("ours", [False, True])
+async def test_an_engine_that_wants_a_clients_own_key_is_asked_with_it_for_its_models(ours: bool) -> None:
+    class Closed(Engine):
+        async def _any(self, request: web.Request) -> web.StreamResponse:
+            if request.headers.get("authorization") != "Bearer the-engine's":
+                return web.json_response({"error": {"message": "no key"}}, status=401)
+            return web.json_response({"object": "list", "data": [{"id": "tiny"}]})
+
+    key = KeySettings(name="a", sha256=hashlib.sha256(b"the-engine's").hexdigest())
+    async with (
+        Closed().running() as engine,
+        before(engine, keys=[key] if ours else []) as (_, port),
+        aiohttp.ClientSession(headers={"authorization": "Bearer the-engine's"}) as session,
+        session.get(f"http://127.0.0.1:{port}/v1/models") as response,
+    ):
+        if ours:  # keys of ours go no further
+            assert (response.status, (await response.json())["error"]["code"]) == (503, "engine_unavailable")
+        else:
+            assert (response.status, (await response.json())["data"]) == (200, [{"id": "tiny"}])
 
 
 async def test_another_engine_is_asked_when_one_cannot_be_reached_and_not_when_it_broke_off() -> None:

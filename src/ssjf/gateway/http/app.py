@@ -32,12 +32,15 @@ _SCHEDULED = ("/v1/chat/completions", "/v1/completions")
 
 def make_app(gateway: Gateway) -> Starlette:
     """The ASGI application."""
+    completions, passing = _Completions(gateway), PassThrough(gateway)
 
-    async def models(request: HTTPRequest) -> Response:
+    async def models(request: HTTPRequest) -> Response | PassThrough:
         gateway.keys.caller(request.headers)
         try:
             return reply({"object": "list", "data": await gateway.pool.models()})
         except BackendError as error:
+            if not gateway.keys.required:
+                return passing  # an engine may want the client's own key
             return reply(error_body(str(error), kind="api_error", code="engine_unavailable"), 503)
 
     async def health(_: HTTPRequest) -> Response:
@@ -57,7 +60,6 @@ def make_app(gateway: Gateway) -> Starlette:
         gateway.keys.admin(request.headers)
         return Response(gateway.telemetry.page(), media_type="text/plain; version=0.0.4")
 
-    completions, passing = _Completions(gateway), PassThrough(gateway)
     return Starlette(
         routes=[
             *(Route(path, passing, methods=["OPTIONS"]) for path in _SCHEDULED),
