@@ -14,7 +14,7 @@ from aiohttp import web
 from ssjf.config import BackendSettings, KeySettings, ServeSettings, TenantSettings
 from ssjf.errors import ConfigError
 from ssjf.gateway.backends import pool
-from ssjf.gateway.backends.dialects import SGLANG, UNKNOWN
+from ssjf.gateway.backends.dialects import SGLANG, UNKNOWN, Dialect
 from ssjf.gateway.http.app import Gateway
 from ssjf.gateway.serve import running_gateway
 from ssjf.plugins import make_policy
@@ -79,12 +79,39 @@ async def test_a_request_goes_to_an_engine_that_has_its_model_and_models_are_mer
             assert there.engines[place].calls[-1].prompt == f"for {model}"
         async with there.session.get(f"{there.url}/v1/models") as response:
             assert [entry["id"] for entry in (await response.json())["data"]] == ["a", "shared", "b"]
+        for member in there.gateway.pool.members:
+            member.dialect = SGLANG  # which serves what it lists
         status, _, body = await there.ask(model="c")
         assert (status, body["error"]["code"]) == (404, "model_not_found")
-        there.engines[1].models.append("c")  # loaded meanwhile
+
+
+@pytest.mark.parametrize("dialect", [SGLANG, UNKNOWN])
+async def test_a_model_that_was_loaded_meanwhile_is_found(dialect: Dialect) -> None:
+    async with site(2, models=[["a"], ["b"]]) as there:
+        there.engines[1].models.append("c")
         for member in there.gateway.pool.members:
+            member.dialect = dialect
             member.listed_at -= 10
-        assert (await there.ask(model="c"))[0] == 200
+        for _ in range(4):
+            assert (await there.ask(model="c"))[0] == 200
+        assert len(there.engines[1].calls) == 4
+
+
+async def test_an_engine_of_unknown_kind_is_asked_for_models_that_nobody_lists() -> None:
+    async with site(2, models=[["a"], ["b"]]) as there:
+        there.gateway.pool.members[0].dialect = SGLANG
+        assert (await there.ask(model="alias"))[0] == 200
+        assert [call.body["model"] for call in there.engines[1].calls] == ["alias"]
+        assert (await there.ask(model="a"))[0] == 200
+        assert [call.body["model"] for call in there.engines[0].calls] == ["a"]
+
+
+async def test_a_single_engine_says_itself_what_it_does_not_have() -> None:
+    async with site(1) as there:
+        there.gateway.pool.members[0].dialect = SGLANG
+        there.engine.status = 404
+        status, _, body = await there.ask(model="unheard-of")
+        assert (status, body["error"]["message"]) == (404, "no")
 
 
 async def test_a_model_that_waits_for_its_engine_keeps_no_other_model_waiting() -> None:
@@ -470,6 +497,8 @@ async def test_everything_else_under_v1_passes_through_as_it_came_and_as_it_is_a
             assert response.status == 404  # as the engine says
             assert "x-request-id" in response.headers
         assert (await there.metrics())['ssjf_requests_passed_through_total{status="404"}'] == 1
+        for member in there.gateway.pool.members:
+            member.dialect = SGLANG  # which serves what it lists
         async with there.session.post(f"{there.url}/v1/embeddings", data=b'{"model": "c"}', headers=kind) as response:
             assert response.status == 404
             assert (await response.json())["error"]["code"] == "model_not_found"

@@ -4,6 +4,7 @@ import aiohttp
 import orjson
 import pytest
 
+from ssjf.config import BackendSettings
 from ssjf.gateway.http.openapi import document
 from tests.gateway.conftest import MakeStack
 
@@ -37,7 +38,11 @@ async def test_the_gateway_serves_the_document_and_everything_in_it(make_stack: 
     ("body", "settings", "status"),
     [
         ({"messages": []}, {}, 400),
-        ({"messages": [{}], "model": "unknown"}, {}, 404),
+        (
+            {"messages": [{}], "model": "unknown"},
+            {"backend": [], "backends": [BackendSettings(url="http://127.0.0.1:9", models=["known"])]},
+            404,
+        ),
         ({"messages": [{"content": "x" * 5000}]}, {"max_body_mb": 0.001}, 413),
         ({"messages": [{}]}, {"backend": ["http://127.0.0.1:9"]}, 503),
     ],

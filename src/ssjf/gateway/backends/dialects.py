@@ -26,7 +26,7 @@ class Dialect:
         queued: metric of the requests in its own queue.
         limit: metric of how many it works on at once.
         priority: which priorities it serves first, if it has any.
-        any_model: it takes requests for models that it does not list.
+        any_model: it may take requests for models that it does not list.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Dialect:
     any_model: bool = False
 
 
-UNKNOWN = Dialect("unknown")
+UNKNOWN = Dialect("unknown", any_model=True)
 OLLAMA = Dialect("Ollama", any_model=True)  # serves "llama3" as "llama3:latest"
 LLAMA_CPP = Dialect(
     "llama.cpp",
@@ -64,7 +64,8 @@ DIALECTS = (
     ),
     SGLANG,
     LLAMA_CPP,
-    Dialect("TGI", prefix="tgi_", running="tgi_batch_current_size", queued="tgi_queue_size"),
+    # serves its one model by whatever name
+    Dialect("TGI", prefix="tgi_", running="tgi_batch_current_size", queued="tgi_queue_size", any_model=True),
     Dialect(
         "ssjf engine",
         prefix="ssjf_engine_",

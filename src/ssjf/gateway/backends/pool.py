@@ -76,9 +76,9 @@ class Member:
         """Whether it serves a model of this name; None where nobody knows."""
         if self.fixed_models:
             return model in self.fixed_models
-        if self.listing is None or self.dialect.any_model:
-            return None
-        return any(entry["id"] == model for entry in self.listing)
+        if any(entry["id"] == model for entry in self.listing or ()):
+            return True
+        return None if self.listing is None or self.dialect.any_model else False
 
     def hopeless_at(self) -> float:
         """When those who wait for it need not wait any longer; infinite while it is open."""
@@ -161,20 +161,22 @@ class Pool:
     async def servers_for(self, model: str) -> tuple[Server, ...]:
         """The servers that a request for this model may go to; "" leaves the choice to the engine.
 
-        Where several may, those that list it come before those that might.
+        Where several may, those that list it come before those that might. A single engine that no settings name models
+        for says itself what it does not have.
 
         Raises:
             RequestError: no engine has it.
         """
-        if not model:
+        if not model or (len(self.members) == 1 and not self.members[0].fixed_models):
             return tuple(member.server for member in self.members)
         for max_age_s in (inf, _MODELS_AGAIN_S):  # `_watch` keeps the lists fresh: nobody waits for that
-            await asyncio.gather(*(self._list(member, max_age_s) for member in self.members))
-            answers = [(member.server, member.serves(model)) for member in self.members]
-            found = tuple(server for server, serves in answers if serves)
-            possible = found or tuple(server for server, serves in answers if serves is None)
-            if possible:
-                return possible
+            await asyncio.gather(*(self._list(m, max_age_s) for m in self.members if m.listing is not None))
+            found = tuple(member.server for member in self.members if member.serves(model))
+            if found:
+                return found
+        possible = tuple(member.server for member in self.members if member.serves(model) is None)
+        if possible:
+            return possible
         known = sorted(
             {str(entry["id"]) for m in self.members for entry in m.listing or ()}.union(
                 *(m.fixed_models for m in self.members)
