@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ssjf.errors import BackendError
+from ssjf.gateway import child
 from ssjf.gateway.child import SupervisedChild
 
 # says its process id in a file when it is ready, then waits for a signal
@@ -51,6 +52,7 @@ class Supervised:
             ready=self.ready,
             on_down=lambda: self.events.put_nowait(f"down, {self.child.state}"),
             on_up=lambda: self.events.put_nowait(f"up, {self.child.state}"),
+            on_failure=lambda: self.events.put_nowait("failed"),
         )
 
     async def ready(self) -> bool:
@@ -86,6 +88,27 @@ async def test_a_child_that_ends_is_started_again(tmp_path: Path) -> None:
         await supervised.child.stop()
 
 
+async def test_a_child_that_cannot_be_started_again_is_told_of_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "_FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr(child, "_LAST_BACKOFF_S", 0.01)
+    supervised = Supervised(tmp_path)
+    await supervised.child.start()
+    try:
+        hindrance = tmp_path / "partial"
+        hindrance.mkdir()
+        os.kill(supervised.take_pid(), signal.SIGKILL)
+        for _ in range(2):
+            assert await supervised.events.get() == "down, restarting"
+            assert await supervised.events.get() == "failed"
+        hindrance.rmdir()
+        while await supervised.events.get() != "up, ready":
+            pass
+    finally:
+        await supervised.child.stop()
+
+
 @pytest.mark.parametrize("words", [(), ("stubborn",)])
 async def test_a_child_that_is_stopped_is_gone_even_if_it_does_not_want_to(tmp_path: Path, words: list[str]) -> None:
     supervised = Supervised(tmp_path, *words)
@@ -102,10 +125,10 @@ async def test_a_child_that_never_gets_ready_is_an_error_with_its_exit_code() ->
         return False
 
     command = [sys.executable, "-c", "raise SystemExit(7)"]
-    child = SupervisedChild(command, ready=never, on_down=lambda: None, on_up=lambda: None)
+    supervised = SupervisedChild(command, ready=never, on_down=lambda: None, on_up=lambda: None)
     with pytest.raises(BackendError, match="exit code 7"):
-        await child.start()
-    await child.stop()
+        await supervised.start()
+    await supervised.stop()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems rely on the child's own --exit-with-parent")

@@ -3,12 +3,17 @@
 import asyncio
 import random
 import sys
+from math import inf
 from pathlib import Path
 
 import aiohttp
 import pytest
 
 from ssjf.config import ServeSettings
+from ssjf.core.places.servers import Server
+from ssjf.gateway import child
+from ssjf.gateway.backends import pool
+from ssjf.gateway.backends.http import HTTPBackend
 from ssjf.gateway.serve import running_gateway
 from ssjf.plugins import make_policy
 from tests.gateway.conftest import MakeStack, Stack, WordCount, listening
@@ -99,6 +104,61 @@ async def test_an_engine_that_dies_fails_who_ran_and_the_others_wait_for_the_nex
         assert metrics["ssjf_engine_restarts_total"] == 1
         async with session.get(f"{url}/healthz") as response:
             assert (await response.json())["engine"] == "ready"
+
+
+async def test_who_waits_for_an_engine_that_cannot_be_started_again_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "_FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr(pool, "_GRACE_S", 0.0)
+    trigger, started = tmp_path / "now", tmp_path / "started"
+    once = f"""
+import os, pathlib, sys
+if pathlib.Path({str(started)!r}).exists():
+    sys.exit(7)
+pathlib.Path({str(started)!r}).touch()
+os.execv(sys.executable, [sys.executable, {str(ENGINE)!r}, sys.argv[1]])
+"""
+    async with (
+        running_gateway(
+            ServeSettings(slots=1, policy="fcfs"),
+            policy=lambda: make_policy("fcfs"),
+            shadow=None,
+            predictor=WordCount(),
+            engine_command=lambda socket: [sys.executable, "-c", once, str(socket)],
+        ) as gateway,
+        listening(gateway) as url,
+        aiohttp.ClientSession() as session,
+    ):
+        stack = Stack(url, FakeEngine(), gateway, session)
+
+        async def ask(prompt: str) -> int:
+            async with session.post(f"{url}/v1/completions", json={"prompt": prompt}) as response:
+                return response.status
+
+        runs = asyncio.create_task(ask(f"crash when {trigger} exists"))
+        await stack.settled(requests_running=1)
+        waits = asyncio.create_task(ask("hello"))
+        await stack.settled(requests_waiting=1)
+        trigger.touch()
+        assert await runs == 502
+        assert await waits == 503
+        assert await ask("afterwards") == 503
+
+
+def test_an_engine_that_loads_its_model_slowly_is_waited_for_and_one_that_fails_is_not_for_ever() -> None:
+    member = pool.Member(HTTPBackend("unix:engine.sock"), Server("embedded", 1), "hold", supervised=True)
+    engines = pool.Pool([member])
+    engines.shut(member)
+    assert member.hopeless_at() == inf
+    engines.unstartable(member)
+    first = member.hopeless_at()
+    assert first < inf
+    engines.unstartable(member)
+    assert member.hopeless_at() == first
+    engines.reopen(member)
+    engines.shut(member)
+    assert member.hopeless_at() == inf
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -37,6 +37,7 @@ class SupervisedChild:
         ready: asks the child whether it takes requests.
         on_down: called when the child has ended by itself.
         on_up: called when it was started again and is ready.
+        on_failure: called when it could not be started again, or ended before it was ready; the next attempt follows.
 
     Attributes:
         state: ``starting``, ``ready``, ``restarting`` or ``stopped``.
@@ -49,6 +50,7 @@ class SupervisedChild:
         ready: Callable[[], Awaitable[bool]],
         on_down: Callable[[], None],
         on_up: Callable[[], None],
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._command = list(command)
         if sys.platform == "linux":
@@ -56,6 +58,7 @@ class SupervisedChild:
         self._ready = ready
         self._on_down = on_down
         self._on_up = on_up
+        self._on_failure = on_failure
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
@@ -121,6 +124,7 @@ class SupervisedChild:
             try:
                 await self._launch()
             except BackendError:
+                self._on_failure()
                 continue  # it has ended again, which the next round finds at once
             self._ended.clear()
             self._on_up()

@@ -182,7 +182,13 @@ def _supervised(command: Sequence[str], pool: Pool, telemetry: Telemetry) -> Sup
         telemetry.engine_restarted()
         pool.reopen(member)
 
-    return SupervisedChild(command, ready=member.http.healthy, on_down=lambda: pool.shut(member), on_up=is_back)
+    return SupervisedChild(
+        command,
+        ready=member.http.healthy,
+        on_down=lambda: pool.shut(member),
+        on_up=is_back,
+        on_failure=lambda: pool.unstartable(member),
+    )
 
 
 def make_pool(settings: ServeSettings, engines: Sequence[BackendSettings], *, supervised: bool = False) -> Pool:

@@ -27,7 +27,7 @@ _LOOK_S = 0.2  # between two looks at an engine's own queue
 _CHECK_S = 5.0  # between two checks of the health of an engine that is in order
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.5, 10.0
 _MAX_FAILURES = 3  # in a row, after which an engine is left out while there are others
-_GRACE_S = 30.0  # that requests wait for an engine to come back which has served before
+_GRACE_S = 30.0  # that requests wait for an engine to come back which has served before, or to be started after all
 _MODELS_FRESH_S = 30.0
 _MODELS_AGAIN_S = 1.0  # a model that is not on the list may have been loaded since
 
@@ -48,6 +48,7 @@ class Member:
         supervised: it is our child, and whoever watches that opens and closes it.
         was_up: it has been reached at least once.
         closed_at: since when it is left out; None while it is not.
+        unstartable_since: since when attempts to start it fail; None where none has failed.
         failures: in a row.
     """
 
@@ -63,6 +64,7 @@ class Member:
     supervised: bool = False
     was_up: bool = False
     closed_at: float | None = None
+    unstartable_since: float | None = None
     failures: int = 0
     asking: asyncio.Task[None] | None = None
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -81,9 +83,11 @@ class Member:
         return None if self.listing is None or self.dialect.any_model else False
 
     def hopeless_at(self) -> float:
-        """When those who wait for it need not wait any longer; infinite while it is open."""
-        if self.closed_at is None or self.supervised:
+        """When those who wait for it need not wait any longer; infinite while it is open, or loads its model."""
+        if self.closed_at is None:
             return inf
+        if self.supervised:
+            return inf if self.unstartable_since is None else self.unstartable_since + _GRACE_S
         return self.closed_at + (_GRACE_S if self.was_up else 0.0)
 
 
@@ -221,13 +225,18 @@ class Pool:
             member.closed_at = clock.now()
             _log.warning("engine %s is left out until it is healthy", member.name)
 
+    def unstartable(self, member: Member) -> None:
+        """An attempt to start the engine, which is our child, has failed."""
+        if member.unstartable_since is None:
+            member.unstartable_since = clock.now()
+
     def reopen(self, member: Member) -> None:
         """The engine is back."""
         member.failures = 0
         member.was_up = True
         if member.closed_at is not None:
             member.server.open = True
-            member.closed_at = None
+            member.closed_at = member.unstartable_since = None
             _log.info("engine %s is back", member.name)
             self._on_change()
 
