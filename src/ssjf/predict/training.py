@@ -37,6 +37,7 @@ class Sample:
     num_output_tokens: int
     model: str = ""
     max_tokens: int = 0
+    num_prompt_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +116,12 @@ def measure(predictor: Predictor, samples: Sequence[Sample]) -> dict[str, float 
     return evaluate(predictions, [sample.num_output_tokens for sample in samples])
 
 
-def as_request(sample: Sample) -> Request:
+def as_request(sample: Sample, request_id: str = "sample") -> Request:
     """What a client would have sent to get this sample's answer."""
     return Request(
-        request_id="sample",
+        request_id=request_id,
         prompt=sample.prompt,
+        num_prompt_tokens=sample.num_prompt_tokens,
         model=sample.model,
         max_tokens=sample.max_tokens,
         arrival_time=0.0,

@@ -14,6 +14,7 @@ from ssjf.cli.prediction.train import train
 from ssjf.errors import SSJFError
 from ssjf.predict.artefact import read_seen
 from ssjf.predict.ngram.features import digest
+from tests.cli.request_log import write_log
 
 TOPICS = ("rivers", "kings", "bridges", "clouds", "trains")
 
@@ -179,3 +180,12 @@ def test_where_clients_gave_caps_these_are_a_baseline_too(tmp_path: Path) -> Non
     assert found["max_tokens"]["tau_b"] == pytest.approx(1.0)
     assert found["max_tokens"]["oracle_share"] > 0.95
     assert 0 <= found["max_tokens"]["f1_5"] <= found["max_tokens"]["accuracy_2"] <= 1
+
+
+def test_where_a_log_kept_no_texts_the_length_of_a_prompt_is_what_it_says(tmp_path: Path) -> None:
+    out = tmp_path / "e.json"
+    log = write_log(tmp_path / "log.sqlite", [(f"question {i}", 10 * i, 20 * i + 5) for i in range(1, 40)])
+    result = invoke(evaluate, "ngram", str(log), "--seeds", "1", "--json", str(out))
+    assert result.exit_code == 0, result.output
+    found = {row["predictor"]: row for row in json.loads(out.read_text())}
+    assert found["prompt length"]["tau_b"] == pytest.approx(1.0)

@@ -116,6 +116,7 @@ def _answers(
     name: str, predictor: "Predictor | None", samples: "Sequence[Sample]"
 ) -> "Callable[[Sequence[Request]], list[Prediction]]":
     from ssjf.core.types import Prediction
+    from ssjf.predict.ngram.features import HashedPrompt
 
     if predictor is not None:
         return predictor.predict
@@ -125,6 +126,8 @@ def _answers(
     if name == _CAP:
         largest = max(sample.max_tokens for sample in samples)
         return lambda requests: [Prediction(float(request.max_tokens or largest)) for request in requests]
+    if any(isinstance(sample.prompt, HashedPrompt) for sample in samples):  # of which no text was kept
+        return lambda requests: [Prediction(float(request.num_prompt_tokens)) for request in requests]
     return lambda requests: [Prediction(float(len(request.prompt.split()))) for request in requests]
 
 

@@ -22,15 +22,10 @@ def read_samples(data: Path, target_model: str | None, *, hashed: bool = False) 
     Raises:
         DataError: the file cannot be read, or no row has both.
     """
-    from ssjf.predict.training import Sample
     from ssjf.workload.reader import read_workload
 
     items = read_workload(data, target_model=target_model)
-    samples = [
-        Sample(prompt, item.output_tokens, item.model, item.max_tokens or 0)
-        for item in items
-        if item.output_tokens is not None and (prompt := _prompt(item, data, hashed=hashed)) is not None
-    ]
+    samples = [sample for item in items if (sample := sample_of(item, data, hashed=hashed)) is not None]
     if not samples and not hashed and any(item.prompt_features for item in items):
         raise DataError(
             f"{data} has no prompts, only their hashed n-grams, of which the family ngram alone can make something; "
@@ -41,7 +36,20 @@ def read_samples(data: Path, target_model: str | None, *, hashed: bool = False) 
     return samples, len(items) - len(samples)
 
 
-def _prompt(item: "WorkItem", data: Path, *, hashed: bool) -> str | None:
+def sample_of(item: "WorkItem", data: Path | None = None, *, hashed: bool = False) -> "Sample | None":
+    """A row as a sample, arguments as `read_samples` has them; None where it lacks prompt or length.
+
+    Raises:
+        DataError: what a request log kept of the prompt is of another format.
+    """
+    from ssjf.predict.training import Sample
+
+    if item.output_tokens is None or (prompt := _prompt(item, data, hashed=hashed)) is None:
+        return None
+    return Sample(prompt, item.output_tokens, item.model, item.max_tokens or 0, item.input_tokens)
+
+
+def _prompt(item: "WorkItem", data: Path | None, *, hashed: bool) -> str | None:
     from ssjf.openai import render_messages
     from ssjf.predict.ngram.features import HashedPrompt
 
@@ -54,7 +62,7 @@ def _prompt(item: "WorkItem", data: Path, *, hashed: bool) -> str | None:
     try:
         return HashedPrompt(item.prompt_features)
     except ValueError as error:
-        raise DataError(f"{data}, row {item.index} {error}") from None
+        raise DataError(f"{f'{data}, ' if data else ''}row {item.index} {error}") from None
 
 
 def sha256_of(data: Path) -> str:
