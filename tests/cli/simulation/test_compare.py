@@ -17,6 +17,8 @@ from typer.testing import CliRunner, Result
 
 from ssjf.cli.simulation.compare import compare
 from ssjf.errors import SSJFError, UserError
+from ssjf.predict.artefact import save_predictor
+from ssjf.predict.ngram.predictor import NgramPredictor
 from ssjf.sim.compare import Laboratory
 
 SMALL = ["--lengths", "paper", "--jobs", "120", "--seeds", "2", "--workers", "1", "--slots", "1", "--loads", "0.5,0.9"]
@@ -318,6 +320,19 @@ def test_a_request_that_the_cache_cannot_hold_is_named_by_its_row_before_anythin
     assert not (tmp_path / "out").exists()
 
 
+def test_it_says_how_many_rows_each_predictor_was_trained_on(tmp_path: Path) -> None:
+    folder, path = tmp_path / "a predictor with a long name", tmp_path / "w.jsonl"
+    save_predictor(NgramPredictor(), folder, openings=["prompt 1", "prompt 3"])
+    path.write_text("\n".join(json.dumps({"prompt": f"prompt {i}", "output_tokens": 50 + i}) for i in range(5)))
+    words = ["--policies", "fcfs,ssjf", "--predictors", f"{folder},ngram", "--seeds", "1", "--loads", "0.9"]
+    result = invoke("--workload", path, *SMALL[2:], *words, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert f"warning: {folder} was trained on 2 of these 5 rows" in result.output
+    assert result.output.count("warning: ") == 1
+    assert "…" not in result.output
+    assert [row["predictor_trained_on"] for row in rows_of(tmp_path / "out")] == [None, 2, None]
+
+
 def test_a_run_that_fails_at_once_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Laboratory, "run", Mock(side_effect=SSJFError("oh")))
     assert isinstance(invoke(*SMALL, "--policies", "ssjf", "--out", tmp_path / "out").exception, SSJFError)
@@ -334,7 +349,9 @@ def test_rows_without_a_prediction_or_a_length_are_refused(tmp_path: Path) -> No
     path = tmp_path / "w.csv"
     path.write_text("output_tokens,predicted_tokens\n5,\n6,7\n")
     result = invoke("--workload", path, *SMALL[2:], "--predictors", "column", "--out", tmp_path / "out")
-    assert "no column predicted_tokens for every row" in str(result.exception)
+    assert "row 0 has no predicted_tokens, but others have" in str(result.exception)
+    result = invoke("--workload", path, *SMALL[2:], "--out", tmp_path / "out")
+    assert "row 0 has no predicted_tokens, but others have" in str(result.exception)
     path.write_text("output_tokens,prompt\n5,a\n,b\n")
     result = invoke("--workload", path, *SMALL[2:], "--out", tmp_path / "out")
     assert "row 1 has no output length" in str(result.exception)

@@ -9,6 +9,8 @@ from typer.testing import CliRunner, Result
 
 from ssjf.cli.simulation.plan import plan
 from ssjf.errors import SSJFError
+from ssjf.predict.artefact import save_predictor
+from ssjf.predict.ngram.predictor import NgramPredictor
 
 SMALL = ["--lengths", "paper", "--jobs", "400", "--seeds", "2", "--slots", "2"]
 
@@ -60,6 +62,17 @@ def test_an_engines_cache_is_ample_for_every_draw(tmp_path: Path, cost: str, ask
     limit = ["--limit", "p90-jct=20", "--policy", "fcfs", *asked]
     result = invoke(*lengths, *limit, "--cost-model", cost, "--out", str(tmp_path / "out"))
     assert result.exit_code == 0, result.output
+
+
+def test_it_says_how_many_rows_the_predictor_was_trained_on(tmp_path: Path) -> None:
+    path = tmp_path / "w.jsonl"
+    save_predictor(NgramPredictor(), tmp_path / "p", openings=["prompt 1", "prompt 3"])
+    path.write_text("\n".join(json.dumps({"prompt": f"prompt {i}", "output_tokens": 50 + i}) for i in range(5)))
+    words = ["--workload", str(path), "--predictor", str(tmp_path / "p"), "--jobs", "100", "--seeds", "1"]
+    result = invoke(*words, "--limit", "p90-jct=20", "--policy", "ssjf", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    assert "was trained on 2 of these 5 rows" in " ".join(result.output.split())
+    assert json.loads((tmp_path / "out/plan.json").read_text())["predictor_trained_on"] == 2
 
 
 def test_first_tokens_are_promised_with_an_engines_cost_model(tmp_path: Path, cost: str) -> None:

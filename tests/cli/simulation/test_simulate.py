@@ -5,6 +5,7 @@ import gzip
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -15,7 +16,11 @@ from typer.testing import CliRunner, Result
 
 from ssjf.cli.simulation.simulate import simulate
 from ssjf.core.policies import SSJF
+from ssjf.core.types import Prediction, Request
 from ssjf.errors import SSJFError, UserError
+from ssjf.predict.artefact import save_predictor
+from ssjf.predict.ngram.predictor import NgramPredictor
+from tests.cli.request_log import write_log
 
 HEADER = "arrival_s,input_tokens,output_tokens,predicted_tokens\n"
 # FCFS: 0-2.1, 2.1-2.6, 2.6-6.7; shortest predicted first the third arrival goes before the second
@@ -257,6 +262,71 @@ def test_a_trained_predictor_reads_the_prompts(tmp_path: Path) -> None:
     assert float(rows_of(tmp_path / "out")[0]["predicted_tokens"]) > 1
 
 
+class Recorder:
+    """A predictor that keeps what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Request] = []
+
+    def predict(self, requests: Sequence[Request]) -> list[Prediction]:
+        self.asked += requests
+        return [Prediction(9.0)] * len(requests)
+
+    def observe(self, request: Request, num_output_tokens: int) -> None:
+        raise AssertionError("the truth is nobody's business")
+
+
+def test_a_predictor_is_told_what_a_gateway_would_tell_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr("ssjf.predict.artefact.load_predictor", lambda _: recorder)
+    path = tmp_path / "w.jsonl"
+    rows = [
+        {"arrival_s": 0, "prompt": "hello", "input_tokens": 3, "output_tokens": 9, "max_tokens": 50, "model": "m"},
+        {"arrival_s": 1, "prompt": [{"role": "user", "content": "you"}], "output_tokens": 8},
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    result = invoke("--workload", str(path), "--policy", "ssjf", "--predictor", "mine", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    capped, plain = recorder.asked
+    assert (capped.prompt, capped.num_prompt_tokens, capped.model) == ("hello", 3, "m")
+    assert (capped.max_tokens, dict(capped.options)) == (50, {"max_tokens": 50.0})
+    assert (plain.prompt, plain.max_tokens, plain.options) == ("you", 0, ())
+    assert capped.request_id != plain.request_id
+
+
+def test_hashes_that_a_log_kept_are_all_that_ngram_needs(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log.sqlite", [(f"question {i}", 5, 20 + i) for i in range(9)])
+    words = ["--workload", str(log), "--policy", "ssjf", "--out", str(tmp_path / "out"), "--predictor"]
+    result = invoke(*words, "ngram")
+    assert result.exit_code == 0, result.output
+    assert float(rows_of(tmp_path / "out")[0]["predicted_tokens"]) > 1
+    assert "row 0 has none, only its hashed n-grams" in str(invoke(*words, "default").exception)
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> str:
+    save_predictor(NgramPredictor(), tmp_path / "trained", openings=["prompt 1", "prompt 3", "prompt 77"])
+    return str(tmp_path / "trained")
+
+
+def prompts(folder: Path) -> str:
+    path = folder / "prompts.jsonl"
+    rows = [{"arrival_s": i, "prompt": f"prompt {i}", "output_tokens": 50 + i} for i in range(5)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)
+
+
+def test_it_says_how_many_rows_the_predictor_was_trained_on(tmp_path: Path, trained: str) -> None:
+    words = ["--workload", prompts(tmp_path), "--out", str(tmp_path / "out")]
+    result = invoke(*words, "--policy", "fcfs,ssjf", "--predictor", trained)
+    assert result.exit_code == 0, result.output
+    assert "trained on 2 of these 5 rows" in " ".join(result.output.split())
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert [row["predictor_trained_on"] for row in summary] == [None, 2]
+    for others in (["--policy", "fcfs", "--predictor", trained], ["--policy", "ssjf", "--predictor", "ngram"]):
+        assert "warning" not in invoke(*words, *others).output
+
+
 def test_compressed_files_are_read(tmp_path: Path) -> None:
     path = tmp_path / "w.csv.gz"
     path.write_bytes(gzip.compress((HEADER + ROWS).encode()))
@@ -275,6 +345,32 @@ def test_service_is_shared_out_over_tenants(tmp_path: Path) -> None:
         ends[weights] = max(float(row["finish_s"]) for row in rows_of(tmp_path / "out")[40:])
     assert ends[""] == pytest.approx(50 * 1.1)
     assert ends["quiet=1"] == pytest.approx(20 * 1.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (
+            "arrival_s,output_tokens\n0,5\n1,5\n,5\n,5\n",
+            ["--policy", "fcfs"],
+            "row 2 has no arrival time, but others have",
+        ),
+        (HEADER + "0,1,5,5\n1,1,5,\n", ["--policy", "ssjf"], "row 1 has no predicted_tokens, but others have"),
+        (
+            '{"arrival_s": 0, "output_tokens": 5, "prompt": "a"}\n{"arrival_s": 1, "output_tokens": 5}\n',
+            ["--predictor", "ngram"],
+            "predictor 'ngram' reads prompts, and row 1 has none",
+        ),
+    ],
+)
+def test_the_first_row_is_named_where_only_some_lack_what_is_needed(
+    tmp_path: Path, text: str, options: list[str], message: str
+) -> None:
+    path = tmp_path / ("w.jsonl" if text.startswith("{") else "w.csv")
+    path.write_text(text)
+    result = invoke("--workload", str(path), *options, "--out", str(tmp_path / "out"))
+    assert isinstance(result.exception, UserError), result.output
+    assert str(result.exception).startswith(message)
 
 
 BAD_FILES = {

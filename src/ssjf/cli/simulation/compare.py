@@ -87,8 +87,7 @@ def compare(
     cases = _cases(case, slots, loads, arrivals)
     items = _items(workload, lengths, input_lengths, target_model)
     if predictors is None:
-        has_column = bool(items) and all(item.predicted_tokens is not None for item in items)
-        predictors = "column" if has_column else "lognormal:0.8"
+        predictors = scenario.default_predictor(items)
     told = _words("predictors", predictors)
     source = _source(items, workload, lengths, input_lengths, told)
     processes = _processes(cases, items, jobs)
@@ -135,7 +134,13 @@ def compare(
     console = Console(stderr=True, highlight=False)
     for note in notes:
         console.print(note, soft_wrap=True, markup=False)
-    _report(_run(laboratory, grid, workers, out, console), out)
+    rows = _run(laboratory, grid, workers, out, console)
+    trained_on: dict[str | None, int | None] = {
+        predictor: scenario.num_trained_on(items, predictor) for predictor in told
+    }
+    for row in rows:
+        row["predictor_trained_on"] = trained_on.get(row["predictor"])
+    _report(rows, scenario.training_warnings(trained_on, len(items)), out)
 
 
 def _words(option: str, text: str) -> list[str]:
@@ -239,9 +244,11 @@ def _processes(cases: "Sequence[Case]", items: "Sequence[WorkItem]", jobs: int) 
             processes[name] = parse_process(name)
             times_at_rate(processes[name], 1.0, jobs, seed=0)
             continue
-        times = [item.arrival_s for item in items if item.arrival_s is not None]
-        if not items or len(times) < len(items):
-            raise ConfigError("--arrivals own: the workload has no arrival times; choose another, such as poisson")
+        if not items:
+            raise ConfigError(
+                "--arrivals own: generated lengths have no arrival times; choose another, such as poisson"
+            )
+        times = scenario.own_arrivals(items, "choose other --arrivals than own, such as poisson")
         processes[name] = Trace(times, name="the workload")
         times_at_rate(processes[name], 1.0, min(jobs, len(items)), seed=0)
     return processes
@@ -344,7 +351,7 @@ def _one_interrupt() -> "Iterator[None]":
             signal.signal(signal.SIGINT, before)
 
 
-def _report(rows: "Sequence[Summary]", out: Path) -> None:
+def _report(rows: "Sequence[Summary]", warnings: Sequence[str], out: Path) -> None:
     from rich.console import Console
 
     from ssjf.metrics.summary import write_summary
@@ -357,8 +364,12 @@ def _report(rows: "Sequence[Summary]", out: Path) -> None:
     write_summary(out / "summary.json", rows)
     written = ["summary.json"]
     console = Console(highlight=False)
-    console.width = max(console.width, 100)  # where output goes to a file, rich would cut columns at 80
+    told = {row["predictor"] for row in rows if row["predictor"] is not None}
+    names = max(map(len, told)) if len(told) > 1 else 0  # then the table has a column of them
+    console.width = max(console.width, 100 + names)  # where output goes to a file, rich would cut columns at 80
     console.print(comparison(rows, limits))
+    for warning in warnings:
+        console.print(warning, soft_wrap=True, markup=False)
     try:
         for name, pictures in (("gain", gain_over_load(rows)), ("frontier", frontier(rows, limits))):
             for number, picture in enumerate(pictures, start=1):

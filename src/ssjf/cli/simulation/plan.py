@@ -93,11 +93,12 @@ def plan(
         )
 
     items = items_of(0, jobs)
-    default = "column" if all(item.predicted_tokens is not None for item in items) else "lognormal:0.8"
+    predictor = predictor or scenario.default_predictor(items)
     drawn = None if lengths is None else items_of
-    planner = _Planner(items, drawn, jobs, policies, predictor or default, host_of, process, limits)
+    planner = _Planner(items, drawn, jobs, policies, predictor, host_of, process, limits)
     rows = planner.rates(seeds) if rate is None else planner.replicas(rate, seeds)
-    _report(rows, planner, rate, out)
+    trained_on = scenario.num_trained_on(items, predictor)
+    _report(rows, planner, rate, trained_on, scenario.training_warnings({predictor: trained_on}, len(items)), out)
 
 
 class _Planner:
@@ -242,7 +243,14 @@ def _dealt(trace: "Trace", number: int, count: int) -> "Trace":
     )
 
 
-def _report(rows: list[dict[str, Any]], planner: _Planner, rate: float | None, out: Path) -> None:
+def _report(
+    rows: list[dict[str, Any]],
+    planner: _Planner,
+    rate: float | None,
+    trained_on: int | None,
+    warnings: Sequence[str],
+    out: Path,
+) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -275,6 +283,7 @@ def _report(rows: list[dict[str, Any]], planner: _Planner, rate: float | None, o
         "limits": [str(limit) for limit in planner.limits],
         "rate": rate,
         "capacity": planner.capacity,
+        "predictor_trained_on": trained_on,
         "rows": rows,
     }
     key = "requests_per_s" if rate is None else "replicas"
@@ -298,4 +307,6 @@ def _report(rows: list[dict[str, Any]], planner: _Planner, rate: float | None, o
         )
     else:
         console.print("requests are dealt to the replicas in turn; the number holds for every seed")
+    for warning in warnings:
+        console.print(warning, soft_wrap=True, markup=False)
     console.print(f"written to {out}: plan.json, {picture}", soft_wrap=True, markup=False)

@@ -4,11 +4,12 @@ Nothing here prints or writes; every mistake is an error that says what to do.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssjf.cli.prediction.samples import sample_of
 from ssjf.errors import ConfigError, DataError, SSJFError, did_you_mean
 
 if TYPE_CHECKING:
@@ -255,10 +256,18 @@ def make_trace(items: "Sequence[WorkItem]", arrivals: str | None, seed: int) -> 
     if arrivals is not None:
         arrival_s = [float(instant) for instant in parse_arrivals(arrivals).times(len(items), seed)]
     else:
-        arrival_s = [item.arrival_s for item in items if item.arrival_s is not None]
-        if len(arrival_s) < len(items):
-            raise ConfigError("the workload has no arrival times; generate them, for example --arrivals poisson:2")
+        arrival_s = own_arrivals(items, "generate them, for example --arrivals poisson:2")
     return replace(untimed_trace(items), arrival_s=arrival_s)
+
+
+def own_arrivals(items: "Sequence[WorkItem]", otherwise: str) -> list[float]:
+    """The rows' own arrival times; every row must have one, and if not there is something else that one can do."""
+    times = [item.arrival_s for item in items if item.arrival_s is not None]
+    if len(times) < len(items):
+        first = next(item.index for item in items if item.arrival_s is None)
+        missing = f"row {first} has no arrival time, but others have" if times else "the workload has no arrival times"
+        raise ConfigError(f"{missing}; {otherwise}")
+    return times
 
 
 def untimed_trace(items: "Sequence[WorkItem]") -> "Trace":
@@ -287,9 +296,8 @@ def with_predictions(
         seed: of the noise.
         needed: whether some policy looks at predictions; without a column they are left out if not.
     """
-    from ssjf.core.types import Request
-    from ssjf.openai import render_messages
     from ssjf.predict.artefact import load_predictor
+    from ssjf.predict.training import as_request
     from ssjf.sim.noise import parse_noise, predict_all
 
     if predictor in (None, "column"):
@@ -298,31 +306,66 @@ def with_predictions(
             return replace(trace, predicted_tokens=known)
         if not needed and predictor is None:
             return trace
+        first = next(item.index for item in items if item.predicted_tokens is None)
+        missing = (
+            f"row {first} has no predicted_tokens, but others have" if known else "the workload has no predictions"
+        )
         raise ConfigError(
-            "the workload has no column predicted_tokens for every row; choose where predictions come from, for "
-            "example --predictor lognormal:0.8, or the folder of a trained predictor"
+            f"{missing}; choose where predictions come from, for example --predictor lognormal:0.8, or the folder of a "
+            "trained predictor"
         )
     noise = parse_noise(predictor)
     if noise is not None:
         return replace(trace, predicted_tokens=predict_all(noise, trace.output_tokens, seed=seed))
-    if any(item.prompt is None for item in items):
+    if all(item.prompt is None and item.prompt_features is None for item in items):
         raise ConfigError(f"predictor {predictor!r} reads prompts, and the workload has none; use a noise model")
-    requests = [
-        Request(
-            request_id=str(item.index),
-            prompt=item.prompt if isinstance(item.prompt, str) else render_messages(item.prompt),
-            num_prompt_tokens=item.input_tokens,
-            arrival_time=0.0,
-            model=item.model,
-        )
-        for item in items
-    ]
-    predictions = load_predictor(predictor).predict(requests)
+    loaded = load_predictor(predictor)
+    hashed = getattr(loaded, "family", "") == "ngram"
+    requests = []
+    for item in items:
+        sample = sample_of(item, hashed=hashed)
+        if sample is None:
+            only = ", only its hashed n-grams" if item.prompt_features else ""
+            raise ConfigError(
+                f"predictor {predictor!r} reads prompts, and row {item.index} has none{only}; use a noise model"
+            )
+        requests.append(as_request(sample, str(item.index)))
+    predictions = loaded.predict(requests)
     return replace(
         trace,
         predicted_tokens=[prediction.num_output_tokens for prediction in predictions],
         predicted_quantiles=[prediction.quantiles for prediction in predictions],
     )
+
+
+def default_predictor(items: "Sequence[WorkItem]") -> str:
+    """The workload's own predictions if it has a column of them, else noise."""
+    return "column" if any(item.predicted_tokens is not None for item in items) else "lognormal:0.8"
+
+
+def num_trained_on(items: "Sequence[WorkItem]", predictor: str | None) -> int | None:
+    """How many of the items a predictor was fitted on: of those it knows more than it will know of others.
+
+    None where nothing was trained, or nobody knows on what.
+    """
+    from ssjf.predict.artefact import read_seen
+    from ssjf.predict.ngram.features import digest, opening
+    from ssjf.sim.noise import parse_noise
+
+    if predictor in (None, "column") or parse_noise(predictor) is not None or not (seen := read_seen(predictor)):
+        return None
+    samples = (sample_of(item, hashed=True) for item in items)
+    return sum(sample is not None and digest(opening(sample.prompt)) in seen for sample in samples)
+
+
+def training_warnings(trained_on: Mapping[str | None, int | None], num_rows: int) -> list[str]:
+    """What to say of predictors that know some of so many rows, as `num_trained_on` counts them."""
+    return [
+        f"warning: {predictor} was trained on {count} of these {num_rows} rows and knows them better than others; "
+        "ssjf evaluate leaves such rows out"
+        for predictor, count in trained_on.items()
+        if count
+    ]
 
 
 def run_policy(

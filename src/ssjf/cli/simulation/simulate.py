@@ -36,6 +36,14 @@ class _Run:
     oracle: "JobTable"
     alone_s: "Floats"
 
+    def summaries(self) -> "list[Summary]":
+        """One for each policy."""
+        from ssjf.metrics.summary import summarize
+
+        return [
+            summarize(table, fcfs=self.fcfs, oracle=self.oracle, alone_s=self.alone_s) for table in self.tables.values()
+        ]
+
 
 def simulate(
     *,
@@ -134,7 +142,14 @@ def simulate(
     runs = _run(
         drawn, policies, predictor=predictor, predictor_seconds=predictor_seconds, arrivals=arrivals, seeds=seeds
     )
-    _report(runs, seeds, out)
+    told = {name for name in policies if not scenario.is_oracle(name) and not scenario.is_blind(name)}
+    trained_on = scenario.num_trained_on(items, predictor) if told else None
+    summaries = [
+        {**summary, "predictor_trained_on": trained_on if summary["policy"] in told else None}
+        for run in runs
+        for summary in run.summaries()
+    ]
+    _report(runs, summaries, seeds, scenario.training_warnings({predictor: trained_on}, len(items)), out)
 
 
 def _run(
@@ -180,19 +195,16 @@ def _run(
     return runs
 
 
-def _report(runs: Sequence[_Run], seeds: int, out: Path) -> None:
+def _report(
+    runs: Sequence[_Run], summaries: "Sequence[Summary]", seeds: int, warnings: Sequence[str], out: Path
+) -> None:
     from rich.console import Console
 
-    from ssjf.metrics.summary import summarize, write_summary
+    from ssjf.metrics.summary import write_summary
     from ssjf.metrics.table import write_jobs_csv
     from ssjf.report.figures import completion_times
     from ssjf.report.style import saved
 
-    summaries = [
-        summarize(table, fcfs=run.fcfs, oracle=run.oracle, alone_s=run.alone_s)
-        for run in runs
-        for table in run.tables.values()
-    ]
     make_folder(out)
     write_jobs_csv(out / "jobs.csv", [table for run in runs for table in run.tables.values()])
     write_summary(out / "summary.json", summaries)
@@ -202,6 +214,8 @@ def _report(runs: Sequence[_Run], seeds: int, out: Path) -> None:
     console.print(_figures(summaries, len(runs)))
     if len(runs) < seeds:
         console.print(f"nothing here is drawn: {seeds} seeds would be {seeds} times the same run, so there is one")
+    for warning in warnings:
+        console.print(warning, highlight=False, markup=False, soft_wrap=True)
     console.print(f"written: {out}/jobs.csv, summary.json, {picture}", highlight=False, markup=False, soft_wrap=True)
 
 
