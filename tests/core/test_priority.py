@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssjf.core.policies import EDF, FCFS, HRRN, PSJF, SSJF, AgedSSJF, Auto, AutoStatic
+from ssjf.core.policies import EDF, FCFS, HRRN, PSJF, SSJF, AgedSSJF, Auto, AutoStatic, Boost
 from ssjf.core.priority import NUM_TIERS, RESOLUTION_S, PriorityMap, sortable
 from ssjf.core.types import Job, Policy, Request
 from ssjf.errors import ConfigError
@@ -91,6 +91,27 @@ def test_priorities_order_jobs_as_the_policy_does(name: str) -> None:
     priorities = [to_priority(job, now) for job in ranked]
     assert priorities == sorted(priorities)
     assert len(set(priorities)) > 100 or name == "fcfs"
+
+
+@pytest.mark.parametrize("higher_first", [False, True])
+@pytest.mark.parametrize("rate", [0.0, 0.05, 1.0, 1.96, 2.5, 100.0, 1e6, 1e12])
+def test_ageing_of_any_rate_shows_on_a_clock_that_counts_from_1970(rate: float, higher_first: bool) -> None:
+    policy = sortable(AgedSSJF(rate))
+    to_priority = PriorityMap(policy, higher_first).priority
+    arrivals = [EPOCH_S, EPOCH_S + 0.01, EPOCH_S + 1, EPOCH_S + 3600]
+    jobs = [Job(Request(request_id="a", arrival_time=arrival), 0.1 * 2**n) for arrival in arrivals for n in range(12)]
+    ranked = sorted(jobs, key=lambda job: policy.key(job, job.request.arrival_time))
+    priorities = [to_priority(job, job.request.arrival_time) for job in ranked]
+    assert priorities == sorted(priorities, reverse=higher_first)
+    assert len(set(priorities)) >= (len(arrivals) if rate else 12)
+    early, late = (to_priority(Job(Request(request_id="a", arrival_time=at), 1.0), at) for at in (EPOCH_S, EPOCH_S + 9))
+    assert rate == 0 or (late < early) == higher_first
+
+
+@pytest.mark.parametrize("policy", [AgedSSJF(1e300), Boost(1e-9)])
+def test_a_policy_whose_keys_are_too_large_is_refused(policy: Policy) -> None:
+    with pytest.raises(ConfigError, match="too large for priorities"):
+        sortable(policy)
 
 
 @pytest.mark.parametrize("policy", [FCFS(), SSJF(), AgedSSJF(), EDF(), AutoStatic()])
