@@ -100,6 +100,41 @@ def test_a_file_that_cannot_be_used_is_one_clear_error(tmp_path: Path, monkeypat
             make_predictor(load_settings())
 
 
+def test_a_file_that_was_there_is_closed_to_others(tmp_path: Path) -> None:
+    Process(tmp_path / "book").observe("short", 3)
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 3, "SQLite keeps two beside it"
+    for file in files:
+        file.chmod(0o644)
+    Process(tmp_path / "book")
+    assert {stat.S_IMODE(file.stat().st_mode) for file in sorted(tmp_path.iterdir())} == {0o600}
+
+
+def test_who_opens_the_file_while_another_makes_it_waits_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = sqlite3.connect(tmp_path / "book", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr(lessons.time, "sleep", lambda _: other.execute("ROLLBACK"))
+    LessonBook(tmp_path / "book")
+    other.close()
+
+
+def test_a_file_that_stays_locked_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lessons, "_BUSY_S", 0.0)
+    other = sqlite3.connect(tmp_path / "book", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(ConfigError, match="is locked"):
+        LessonBook(tmp_path / "book")
+    other.close()
+
+
+def test_the_file_survives_a_machine_that_goes_down(tmp_path: Path) -> None:
+    book = LessonBook(tmp_path / "book")
+    assert book._file.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert book._file.execute("PRAGMA synchronous").fetchone() == (1,), "in WAL mode NORMAL is enough"
+
+
 def test_a_front_door_that_starts_learns_first_what_the_file_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

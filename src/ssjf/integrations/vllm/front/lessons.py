@@ -3,13 +3,15 @@
 It is a log of lessons, not a file of weights: what several processes learned side by side cannot be added up, but each
 can learn what the others have seen. Whoever starts reads the most recent lessons first.
 
-The file holds prompts as clients sent them; only its owner may read it. Nothing here fails a request: a file that
+The file holds prompts as clients sent them; it is made such that only its owner may read it, even if it was there
+before. Nothing here fails a request: a file that
 breaks while a server runs is complained of once and left alone.
 """
 
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from ssjf.predict.base import Predictor
 _log = logging.getLogger(__name__)
 _KEPT = 2_000  # lessons in the file; the slowest predictor to learn takes two seconds for them, when a process starts
 _MAX_CHARS = 8_000  # of a prompt, from its head; longer ones are cut
+_RETRY_S = 0.01
+_BUSY_S = 5.0  # how long the others may have the file to themselves
 _LOOK_EVERY_S = 1.0  # seconds between two looks at what the others have written
 _TABLE = """
 CREATE TABLE IF NOT EXISTS lessons (
@@ -43,13 +47,32 @@ class LessonBook:
         self._last_read = 0
         try:
             path.touch(mode=0o600)
+            for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+                if file.exists():
+                    file.chmod(0o600)
             # used by one thread at a time, which need not be this one
-            self._file = sqlite3.connect(path, timeout=5, check_same_thread=False, isolation_level=None)
-            self._file.execute("PRAGMA journal_mode = WAL")
-            self._file.execute("PRAGMA synchronous = OFF")  # a crash of the machine may cost lessons
+            self._file = sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False, isolation_level=None)
+            self._share()
+            self._file.execute("PRAGMA synchronous = NORMAL")  # the latest lessons may go with the machine
             self._file.execute(_TABLE)
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"SSJF_VLLM_LESSONS: cannot use {path}: {error}") from None
+
+    def _share(self) -> None:
+        """Let several processes use the file at once; those that start together are in one another's way here.
+
+        While one changes the journal's mode, SQLite tells the others at once that the file is locked, without waiting.
+        """
+        give_up_at = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                self._file.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= give_up_at:
+                    raise
+                time.sleep(_RETRY_S)
+            else:
+                return
 
     def read(self) -> list[tuple[Request, int]]:
         """What others wrote since the last time; at first the most recent lessons of everybody."""
