@@ -117,13 +117,13 @@ def make_scheduler(
     )
 
 
-def serve(scheduler: Any, asks: Sequence[Ask], *, aborts: Sequence[tuple[float, int]] = ()) -> Run:
+def serve(scheduler: Any, asks: Sequence[Ask], *, ends: Sequence[tuple[float, int, RequestStatus]] = ()) -> Run:
     """Let the scheduler serve requests, which must be in order of arrival, until none is left.
 
     Args:
         scheduler: a new one.
         asks: what is asked.
-        aborts: (instant, index) pairs: when whose client leaves, while somebody is there.
+        ends: (instant, index, status) of requests that end before their time, while somebody is there.
     """
     run, now, coming = Run(), 0.0, 0
     scheduler.clock = lambda: now
@@ -136,8 +136,8 @@ def serve(scheduler: Any, asks: Sequence[Ask], *, aborts: Sequence[tuple[float, 
             live[_name(coming)] = request = _request(coming, asks[coming], hasher)
             scheduler.add_request(request)
             coming += 1
-        for _, index in [abort for abort in aborts if abort[0] == now]:
-            scheduler.finish_requests(_name(index), RequestStatus.FINISHED_ABORTED)
+        for _, index, status in [end for end in ends if end[0] == now]:
+            scheduler.finish_requests(_name(index), status)
             live.pop(_name(index))
         output = _scheduled(scheduler, run)
         for new in output.scheduled_new_reqs:

@@ -15,7 +15,6 @@ from typing import Any
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.request_queue import RequestQueue
 from vllm.v1.request import Request as EngineRequest
-from vllm.v1.request import RequestStatus
 
 from ssjf.core.observed.estimates import RankingQuality
 from ssjf.core.types import Prediction, Request
@@ -31,7 +30,8 @@ HINT = "ssjf_output_tokens"
 _log = logging.getLogger("vllm.ssjf")  # vLLM shows what is logged below its own name
 _LESSONS_PER_STEP = 2
 _TELL_EVERY = 500  # finished requests from one line in the log to the next
-_ENDED_BY_ITSELF = (RequestStatus.FINISHED_STOPPED, RequestStatus.FINISHED_LENGTH_CAPPED)
+# by name, as older versions lack the last; what a stop string ends is aborted like what a client leaves
+_ENDED_BY_ITSELF = ("FINISHED_STOPPED", "FINISHED_LENGTH_CAPPED", "FINISHED_REPETITION")
 
 
 class SSJFScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM is not installed where types are checked
@@ -81,8 +81,8 @@ class SSJFScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM is not instal
         output = super().schedule(*args, **kwargs)
         if isinstance(self.waiting, LimitedQueue):
             self.waiting.note_taken()
-        for new in output.scheduled_new_reqs:
-            if new.req_id in self._placer:
+        for new in output.scheduled_new_reqs:  # for some model runners also those who were thrown out and come back
+            if new.req_id in self._placer and not self._has_started(new.req_id):
                 self._prefilling[new.req_id] = now = self.clock()
                 self._placer.started(new.req_id, now)
         self._predictor.learn(_LESSONS_PER_STEP)
@@ -95,6 +95,9 @@ class SSJFScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM is not instal
             self._prefill_s[request_id] = self.clock() - self._prefilling.pop(request_id)
         self._settle()
         return outputs
+
+    def _has_started(self, request_id: str) -> bool:
+        return request_id in self._prefilling or request_id in self._prefill_s
 
     def _place(self, request: EngineRequest) -> int:
         settings = self._settings
@@ -129,7 +132,7 @@ class SSJFScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM is not instal
             request = self._placed.pop(request_id)
             self._prefilling.pop(request_id, None)
             prefill_s = self._prefill_s.pop(request_id, None)
-            if request.status not in _ENDED_BY_ITSELF:
+            if request.status.name not in _ENDED_BY_ITSELF:
                 self._placer.forget(request_id, self.clock())
                 continue
             num_output_tokens = request.num_output_tokens

@@ -9,6 +9,8 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 
 from ssjf.integrations.vllm.front.door import Finished, tell
 
+_ENDED_BY_ITSELF = ("STOP", "LENGTH", "REPETITION")  # by name, as older versions lack the last
+
 
 class FeedbackLogger(StatLoggerBase):  # type: ignore[misc]  # vLLM is not installed where types are checked
     """Passes on each finished request's true length and times."""
@@ -27,7 +29,7 @@ class FeedbackLogger(StatLoggerBase):  # type: ignore[misc]  # vLLM is not insta
             return
         for request in iteration_stats.finished_requests:
             request_id = getattr(request, "request_id", None)  # older versions do not tell; then nothing is learned
-            if request_id is not None and request.finish_reason.name in ("STOP", "LENGTH"):
+            if request_id is not None and request.finish_reason.name in _ENDED_BY_ITSELF:
                 tell(
                     Finished(
                         request_id=request_id,
