@@ -55,6 +55,11 @@ $(VLLM_VENV)/.stamp: constraints-vllm.txt
 	@$(PYTHON) -m venv $(VLLM_VENV)
 	@$(VLLM_PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints-vllm.txt torch
 	@$(VLLM_PIP) --no-deps -r constraints-vllm.txt
+	@touch $@
+
+# ssjf itself, for its entry points: of the rest nothing is looked at again
+$(VLLM_VENV)/.stamp-ssjf: $(VLLM_VENV)/.stamp pyproject.toml
+	@echo "--- installing ssjf into $(VLLM_VENV)"
 	@$(VLLM_PIP) --no-deps -e .
 	@touch $@
 
@@ -86,7 +91,7 @@ test-browser: $(VENV)/.stamp-dev
 	@$(BIN)/pytest -m browser tests/browser
 
 # their warnings are not ours
-test-vllm: $(VLLM_VENV)/.stamp
+test-vllm: $(VLLM_VENV)/.stamp-ssjf
 	@$(VLLM_BIN)/pytest -o filterwarnings= tests/vllm
 
 test-fuzz: $(VENV)/.stamp-dev $(FUZZ_VENV)/.stamp
