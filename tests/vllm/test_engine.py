@@ -39,16 +39,15 @@ def _generate(model: Path, **options: Any) -> list[list[int]]:
 
 
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"enable_prefix_caching": False, "enable_chunked_prefill": False},
-        {"enable_prefix_caching": True, "enable_chunked_prefill": True, "max_num_batched_tokens": 64},
-    ],
-    ids=["plain", "cached and chunked"],
+    "chunks",
+    [{"enable_chunked_prefill": False}, {"enable_chunked_prefill": True, "max_num_batched_tokens": 64}],
+    ids=["whole", "chunked"],
 )
+@pytest.mark.parametrize("prefix_caching", [False, True], ids=["uncached", "cached"])
 def test_output_tokens_are_those_of_vllm_without_us(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, prefix_caching: bool, chunks: dict[str, Any]
 ) -> None:
+    options = {"enable_prefix_caching": prefix_caching, **chunks}
     monkeypatch.setenv("SSJF_VLLM_POLICY", "ssjf")
     monkeypatch.setenv("SSJF_VLLM_ACCEPT_HINTS", "true")
     plain = _generate(tiny_model, **options)
