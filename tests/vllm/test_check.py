@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 from ssjf.cli.main import app
 from ssjf.errors import UserError
 from ssjf.integrations import vllm as integration
+from ssjf.integrations.vllm.preflight import check_arguments
 
 
 def test_a_vllm_that_works_is_told_with_the_command_lines_to_use() -> None:
@@ -17,8 +18,41 @@ def test_a_vllm_that_works_is_told_with_the_command_lines_to_use() -> None:
 
 
 @pytest.mark.parametrize(
+    ("setting", "lines"),
+    [
+        ("POLICY", ["--scheduler-cls", "--middleware", "TOKENS_IN_PRIORITY=true both"]),
+        ("TOKENS_IN_PRIORITY", ["both"]),
+        ("ACCEPT_TIERS", ["--scheduler-cls", "--middleware"]),
+    ],
+)
+def test_only_command_lines_that_fit_the_settings_are_printed(
+    monkeypatch: pytest.MonkeyPatch, setting: str, lines: list[str]
+) -> None:
+    monkeypatch.setenv(f"SSJF_VLLM_{setting}", "ssjf" if setting == "POLICY" else "true")
+    result = CliRunner().invoke(app, ["vllm", "check"])
+    assert result.exit_code == 0
+    found = [line for line in result.stdout.splitlines() if line.startswith("  ")]
+    assert [_kind(line) for line in found] == lines
+    for line in found:
+        before, _, after = line.partition(" MODEL ")
+        if "TOKENS_IN_PRIORITY" in before:
+            monkeypatch.setenv("SSJF_VLLM_TOKENS_IN_PRIORITY", "true")
+        check_arguments(after.split())
+
+
+def _kind(line: str) -> str:
+    flags = [flag for flag in ("--scheduler-cls", "--middleware") if flag in line]
+    told = "TOKENS_IN_PRIORITY=true " if "SSJF_VLLM_TOKENS_IN_PRIORITY=true" in line else ""
+    return told + (flags[0] if len(flags) == 1 else "both")
+
+
+@pytest.mark.parametrize(
     ("variable", "value", "complaint"),
-    [("SSJF_VLLM_POLICY", "hrrn", "keys that move"), ("SSJF_VLLM_PREDICTOR", "/no/such", "no predictor and no folder")],
+    [
+        ("SSJF_VLLM_POLICY", "hrrn", "keys that move"),
+        ("SSJF_VLLM_PREDICTOR", "/no/such", "no predictor and no folder"),
+        ("SSJF_VLLM_LESSONS", "/no/such/file", "SSJF_VLLM_LESSONS: cannot use"),
+    ],
 )
 def test_what_will_not_work_is_one_clear_error(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, complaint: str

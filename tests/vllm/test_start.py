@@ -39,9 +39,10 @@ def _start(model: Path, options: list[str], settings: dict[str, str], *, version
         (SCHEDULER, {"policy": "srpt"}, "ssjf: policy SRPT takes slots from running requests"),
         (FRONT_DOOR, {"policy": "ssfj"}, "ssjf: no policies named 'ssfj'; did you mean 'ssjf'?"),
         (FRONT_DOOR, {"predictor": "/no/such"}, "ssjf: no predictor and no folder named '/no/such'"),
+        ([*FRONT_DOOR, *SCHEDULER], {}, "ssjf: the front door and the scheduler class together need"),
         (FRONT_DOOR[2:], {}, "ssjf: vLLM heeds no priorities unless it is told to: add --scheduling-policy priority"),
     ],
-    ids=["moving keys", "preemptive", "unknown policy", "missing artefact", "no priorities"],
+    ids=["moving keys", "preemptive", "unknown policy", "missing artefact", "apart", "no priorities"],
 )
 def test_what_cannot_work_is_one_clear_line(
     tiny_model: Path, options: list[str], settings: dict[str, str], complaint: str

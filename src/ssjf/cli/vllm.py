@@ -21,15 +21,16 @@ def check() -> None:
     Run it in the environment of vLLM. Exit code 2 and one line say what will not work.
     """
     from ssjf.integrations.vllm import compat
+    from ssjf.integrations.vllm.front.middleware import make_predictor
+    from ssjf.integrations.vllm.preflight import MIDDLEWARE, SCHEDULER
     from ssjf.integrations.vllm.settings import load_settings
-    from ssjf.predict.artefact import load_predictor
 
     settings = load_settings()
     policies = {
         "the scheduler class": settings.make_policy(limits_waits=True),
         "the front door": settings.make_policy(limits_waits=False),
     }
-    load_predictor(settings.predictor)
+    make_predictor(settings)
     version = compat.check(compat.SCHEDULER_PROBES, any_version=settings.any_version)
 
     serve = _serve_command()
@@ -37,20 +38,24 @@ def check() -> None:
     typer.echo(f"vLLM {version} works with ssjf.")
     used = ", ".join(f"{type(policy).__name__} in {host}" for host, policy in policies.items())
     typer.echo(f"Policy {used}; predictor {settings.predictor}, service seconds {service}.\n")
+    both = f"{serve} --middleware {MIDDLEWARE} --scheduler-cls {SCHEDULER}"
+    if settings.tokens_in_priority:
+        compat.check_names(compat.FRONT_DOOR_PROBES)
+        typer.echo("Both, the front door predicting for the scheduler class:")
+        typer.echo(f"  {both}")
+        return
     typer.echo("The scheduler class, which predicts from token ids and learns as it goes:")
-    typer.echo(f"  {serve} --scheduler-cls ssjf.integrations.vllm.SSJFScheduler\n")
+    typer.echo(f"  {serve} --scheduler-cls {SCHEDULER}\n")
     try:
         compat.check_names(compat.FRONT_DOOR_PROBES)
     except ConfigError as error:
         typer.echo(f"The front door does not work here: {error}.")
         return
     typer.echo("The front door, which predicts from the prompt's text:")
-    typer.echo(f"  {serve} --scheduling-policy priority --middleware ssjf.integrations.vllm.SSJFMiddleware\n")
-    typer.echo("Both, the one predicting for the other:")
-    typer.echo(
-        f"  SSJF_VLLM_TOKENS_IN_PRIORITY=true {serve} --middleware ssjf.integrations.vllm.SSJFMiddleware "
-        "--scheduler-cls ssjf.integrations.vllm.SSJFScheduler"
-    )
+    typer.echo(f"  {serve} --scheduling-policy priority --middleware {MIDDLEWARE}")
+    if not settings.accept_tiers:  # together they have no field for tiers
+        typer.echo("\nBoth, the one predicting for the other:")
+        typer.echo(f"  SSJF_VLLM_TOKENS_IN_PRIORITY=true {both}")
 
 
 def _serve_command() -> str:

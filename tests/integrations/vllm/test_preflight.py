@@ -33,8 +33,36 @@ def test_a_front_door_that_vllm_would_not_heed_is_refused() -> None:
     with pytest.raises(UserError, match="add --scheduling-policy priority"):
         check_arguments(["--middleware", MIDDLEWARE])
     check_arguments(["--middleware", MIDDLEWARE, "--scheduling-policy=priority"])
-    check_arguments(["--middleware", MIDDLEWARE, "--scheduler-cls", SCHEDULER])
     check_arguments(["--middleware", MIDDLEWARE, "--config", "it may say so.yaml"])
+
+
+BOTH = ["--middleware", MIDDLEWARE, "--scheduler-cls", SCHEDULER]
+
+
+@pytest.mark.usefixtures("any_vllm")
+@pytest.mark.parametrize(
+    ("arguments", "settings", "complaint"),
+    [
+        (BOTH, [], "together need SSJF_VLLM_TOKENS_IN_PRIORITY=true"),
+        (BOTH, ["ACCEPT_TIERS"], "together cannot heed SSJF_VLLM_ACCEPT_TIERS"),
+        ([*BOTH[:2], "--scheduling-policy", "priority"], ["TOKENS_IN_PRIORITY"], "together; use both, or do not"),
+        (BOTH[2:], ["TOKENS_IN_PRIORITY"], "together; use both, or do not"),
+    ],
+)
+def test_settings_under_which_the_two_would_not_work_together_are_refused(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], settings: list[str], complaint: str
+) -> None:
+    for name in settings:
+        monkeypatch.setenv(f"SSJF_VLLM_{name}", "true")
+    with pytest.raises(UserError, match=complaint):
+        check_arguments(arguments)
+
+
+@pytest.mark.usefixtures("any_vllm")
+def test_both_together_work_where_they_understand_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSJF_VLLM_TOKENS_IN_PRIORITY", "true")
+    check_arguments(BOTH)
+    check_arguments([*BOTH[2:], "--config", "the other may be there.yaml"])
 
 
 def test_what_cannot_work_ends_the_server_with_one_line(

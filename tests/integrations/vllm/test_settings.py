@@ -19,6 +19,7 @@ from ssjf.integrations.vllm.settings import load_settings
         ({"PREDICT_BUDGET_MS": "-1"}, "predict_budget_ms"),
         ({"ACCEPT_HINTS": "perhaps"}, "accept_hints"),
         ({"SECONDS_PER_TOKEN": "0.02"}, "set both"),
+        ({"BASE_SECONDS": "0.1"}, "set all three"),
         ({"TOKENS_IN_PRIORITY": "true", "ACCEPT_TIERS": "true"}, "both want the priority field"),
     ],
 )
@@ -45,6 +46,22 @@ def test_auto_becomes_auto_static_and_the_log_says_so(
     with caplog.at_level(logging.WARNING):
         assert isinstance(load_settings().make_policy(limits_waits=False), AutoStatic)
     assert "at the front door it is auto-static" in caplog.text
+
+
+@pytest.mark.parametrize("limits_waits", [False, True])
+def test_a_policy_of_deadlines_is_refused_as_requests_have_none(
+    monkeypatch: pytest.MonkeyPatch, limits_waits: bool
+) -> None:
+    monkeypatch.setenv("SSJF_VLLM_POLICY", "edf")
+    with pytest.raises(ConfigError, match="no deadlines inside vLLM"):
+        load_settings().make_policy(limits_waits=limits_waits)
+
+
+@pytest.mark.parametrize("policy", ["aged-ssjf:rate=1e300", "boost:gamma=1e-9"])
+def test_a_policy_whose_keys_no_priority_can_hold_is_refused(monkeypatch: pytest.MonkeyPatch, policy: str) -> None:
+    monkeypatch.setenv("SSJF_VLLM_POLICY", policy)
+    with pytest.raises(ConfigError, match="too large for priorities"):
+        load_settings().make_policy(limits_waits=False)
 
 
 def test_settings_for_vllm_are_no_mistake_of_the_gateway_s(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,8 @@ def check_arguments(arguments: Sequence[str]) -> None:
     if MIDDLEWARE not in words and SCHEDULER not in words:
         return
     settings = load_settings()
+    if "--config" not in words:  # there may be the other
+        settings.check_hosts(front_door=MIDDLEWARE in words, scheduler=SCHEDULER in words)
     if SCHEDULER in words:
         settings.make_policy(limits_waits=True)
         check(SCHEDULER_PROBES, any_version=settings.any_version)

@@ -13,6 +13,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ssjf.config import OptionalPath, read_settings
+from ssjf.core.policies import EDF
 from ssjf.core.priority import sortable
 from ssjf.core.service import LinearServiceModel
 from ssjf.core.types import Policy
@@ -68,10 +69,40 @@ class VLLMSettings(BaseSettings):
             UserError: there is no such policy, or its host cannot sort by it.
         """
         asked = make_policy(self.policy)
+        if isinstance(asked, EDF):
+            raise ConfigError(
+                "requests have no deadlines inside vLLM, and without them edf is fcfs; serve edf with the gateway"
+            )
         used = sortable(asked, limits_waits=limits_waits)
         if used is not asked:
             _log.warning("policy %s needs a queue of its own; at the front door it is auto-static", self.policy)
         return used
+
+    def check_hosts(self, *, front_door: bool, scheduler: bool) -> None:
+        """Refuse settings under which what is in use would not work together.
+
+        Args:
+            front_door: whether the front door is in use.
+            scheduler: whether the scheduler class is.
+
+        Raises:
+            ConfigError: the priority that one sends is not what the other takes it for.
+        """
+        if front_door and scheduler and self.accept_tiers:
+            raise ConfigError(
+                "the front door and the scheduler class together cannot heed SSJF_VLLM_ACCEPT_TIERS: the priority "
+                "field carries predictions between them; use one of them, or no tiers"
+            )
+        if front_door and scheduler and not self.tokens_in_priority:
+            raise ConfigError(
+                "the front door and the scheduler class together need SSJF_VLLM_TOKENS_IN_PRIORITY=true: without it "
+                "the one's priorities are lost on the other"
+            )
+        if self.tokens_in_priority and not (front_door and scheduler):
+            raise ConfigError(
+                "SSJF_VLLM_TOKENS_IN_PRIORITY is for the front door and the scheduler class together; use both, or "
+                "do not set it"
+            )
 
 
 def load_settings() -> VLLMSettings:
@@ -86,6 +117,11 @@ def load_settings() -> VLLMSettings:
         raise ConfigError(
             "set both SSJF_VLLM_SECONDS_PER_TOKEN and SSJF_VLLM_SECONDS_PER_INPUT_TOKEN, or neither to have them "
             "measured"
+        )
+    if settings.base_seconds and settings.service is None:
+        raise ConfigError(
+            "SSJF_VLLM_BASE_SECONDS counts only beside SSJF_VLLM_SECONDS_PER_TOKEN and "
+            "SSJF_VLLM_SECONDS_PER_INPUT_TOKEN; set all three, or none to have them measured"
         )
     if settings.tokens_in_priority and settings.accept_tiers:
         raise ConfigError(
