@@ -5,11 +5,12 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.vllm.asking import client_of, order_of_service
+from tests.vllm.asking import client_of, is_overtaken, order_of_service
 from tests.vllm.serving import FRONT_DOOR, serving
 
 WITH_US = [*FRONT_DOOR[:-1], "tests.vllm.observing.ObservingMiddleware"]
@@ -96,6 +97,25 @@ async def test_the_shortest_predicted_is_served_first_whatever_priority_clients_
     hints = [30, 10, 40, 20]
     assert await order_of_service(ours, hints) == [1, 3, 0, 2]
     assert await order_of_service(plain, hints) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions/batch", {"messages": [[{"role": "user", "content": "Sea"}]], "max_tokens": 40}),
+        ("/generative_scoring", {"query": "Sea", "items": ["a"], "label_token_ids": [5, 6]}),
+    ],
+)
+async def test_a_priority_in_the_body_gains_nothing(ours: str, path: str, body: dict[str, Any]) -> None:
+    assert await is_overtaken(ours, path, {"model": "tiny", "priority": -9, **body})
+
+
+async def test_the_request_id_in_the_body_is_that_of_the_answer(ours: str) -> None:
+    async with client_of(ours) as client:
+        answer = await client.completions.create(
+            model="tiny", prompt="Sea", max_tokens=1, extra_body={"request_id": "mine"}
+        )
+    assert answer.id == "cmpl-mine"
 
 
 async def test_several_api_servers_make_one_order_and_tiers_come_before_lengths(several: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from ssjf.core.types import Prediction, Request
 from ssjf.errors import UserError
@@ -39,12 +40,14 @@ class Stack:
         body: likewise.
         sent: the messages of the latest response as the client got them.
         predictor: that was asked.
+        client_leaves: whether the application is told, before it answers, that the client has gone.
     """
 
     predictor: WordCount
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     body: bytes = b""
     sent: list[dict[str, Any]] = field(default_factory=list)
+    client_leaves: bool = False
     answer: tuple[dict[str, Any], ...] = (
         {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]},
         {"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True},
@@ -61,6 +64,8 @@ class Stack:
             message = await receive()
             self.body += message.get("body", b"")
             more = message.get("more_body", False)
+        if self.client_leaves:
+            assert (await receive())["type"] == "http.disconnect"
         for message in self.answer:
             await send(message)
 
@@ -99,6 +104,11 @@ class Stack:
     @property
     def request_id(self) -> str:
         return dict(self.headers)[b"x-request-id"].decode()
+
+    @property
+    def kept(self) -> list[Request]:
+        """Requests of which anything is remembered."""
+        return [job.request for job in self.app._door._placer._live.values()]
 
 
 @pytest.fixture
@@ -209,6 +219,10 @@ async def test_a_client_s_priority_is_its_tier_where_that_is_allowed(
     assert by_body is not None
     assert by_header is not None
     assert by_body < plain < by_header
+    elsewhere = [await stack.post({"priority": tier}, path="/generative_scoring") for tier in (-1, 0, 1)]
+    assert None not in elsewhere
+    assert elsewhere == sorted(elsewhere, key=lambda priority: priority or 0)
+    assert len(set(elsewhere)) == 3
 
 
 @pytest.mark.parametrize(
@@ -236,7 +250,12 @@ async def test_with_the_scheduler_class_behind_it_the_header_carries_tokens(
     predictor: WordCount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSJF_VLLM_TOKENS_IN_PRIORITY", "true")
-    assert await Stack(predictor).post({"prompt": "one two three"}) == 3
+    stack = Stack(predictor)
+    assert await stack.post({"prompt": "one two three"}) == 3
+    assert await stack.post({"prompt": ""}) == 0, "the scheduler class knows better than a mean"
+    assert await stack.post({"prompt": "fail"}) == 0
+    assert await stack.post({"priority": 7}, path="/generative_scoring") == 0
+    assert json.loads(stack.body) == {"priority": 0}
 
 
 async def test_a_predictor_that_fails_costs_a_request_nothing_but_its_place(
@@ -275,10 +294,143 @@ async def test_the_client_s_request_id_is_kept_and_several_answers_teach_nothing
     assert await _learned(stack, 1) == [("two", 6)]
 
 
-async def test_nothing_is_kept_without_end_of_requests_of_which_vllm_tells_nothing(stack: Stack) -> None:
-    for _ in range(1100):
+async def test_the_request_id_in_the_body_is_kept_unless_the_header_has_another(stack: Stack) -> None:
+    await stack.post({"prompt": "one", "request_id": "mine"})
+    assert b"x-request-id" not in dict(stack.headers), "vLLM would prefer it"
+    tell(Finished("cmpl-mine-0", num_output_tokens=5, prefill_s=0.1, service_s=1.0))
+    await stack.post({"prompt": "two", "request_id": "body"}, headers=[(b"x-request-id", b"header")])
+    tell(Finished("cmpl-body-0", num_output_tokens=6, prefill_s=0.1, service_s=1.0))
+    tell(Finished("cmpl-header-0", num_output_tokens=7, prefill_s=0.1, service_s=1.0))
+    assert await _learned(stack, 2) == [("one", 5), ("two", 7)]
+
+
+@pytest.mark.parametrize("request_id", ["x" * 257, 5, None, ["x"]])
+async def test_a_request_id_that_makes_no_sense_is_left_to_vllm(stack: Stack, request_id: Any) -> None:
+    body = json.dumps({"prompt": "one", "request_id": request_id}).encode()
+    assert _seconds(await stack.post(body)) == 1
+    assert stack.body == body
+    assert all(len(request.request_id) < 257 for request in stack.kept)
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages", "/v1/chat/completions/batch"])
+async def test_no_request_id_is_added_where_nothing_will_be_told_of_it(stack: Stack, path: str) -> None:
+    await stack.post({"input": "one", "request_id": "mine"}, path=path)
+    assert b"x-request-id" not in dict(stack.headers)
+
+
+def _answer(status: int) -> tuple[dict[str, Any], ...]:
+    return {"type": "http.response.start", "status": status, "headers": []}, {"type": "http.response.body"}
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 500])
+@pytest.mark.parametrize("path", ["/v1/completions", CHAT])
+async def test_nothing_is_kept_of_a_request_that_was_not_answered(stack: Stack, path: str, status: int) -> None:
+    stack.answer = _answer(status)
+    await stack.post({"prompt": "one", "messages": [{"role": "user", "content": "one"}]}, path=path)
+    assert stack.kept == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "one", "n": 2}),
+        ("/v1/completions", {"prompt": ["one", "two"]}),
+        ("/v1/completions", {"prompt": "one", "request_id": "x" * 257}),
+        ("/v1/completions", b'{"prompt": "one'),
+        ("/v1/responses", {"input": "one"}),
+        ("/v1/messages", {"text": "one"}),
+        ("/generative_scoring", {"query": "one"}),
+    ],
+)
+async def test_nothing_is_kept_of_a_request_of_which_vllm_will_tell_nothing(
+    stack: Stack, path: str, body: bytes | dict[str, Any]
+) -> None:
+    await stack.post(body, path=path)
+    assert stack.kept == []
+
+
+async def test_nothing_is_kept_of_a_request_whose_client_left_or_whose_answer_broke_off(stack: Stack) -> None:
+    stack.client_leaves = True
+    await stack.post({"prompt": "one"})
+    assert stack.kept == []
+    stack.client_leaves, stack.answer = False, stack.answer[:2]
+    await stack.post({"prompt": "one"})
+    assert stack.kept == []
+
+
+async def test_of_answers_that_vllm_does_not_tell_of_the_latest_are_kept_for_a_while(stack: Stack) -> None:
+    for index in range(1100):
+        await stack.post({"prompt": f"one {index}"})
+    assert [request.prompt for request in stack.kept] == [f"one {index}" for index in range(100, 1100)]
+    tell(Finished(f"cmpl-{stack.request_id}-0", num_output_tokens=5, prefill_s=0.1, service_s=1.0))
+    assert len(stack.kept) == len(stack.app._door._departed) == 999
+
+
+async def test_of_a_very_long_prompt_head_and_tail_are_kept(stack: Stack) -> None:
+    assert _seconds(await stack.post({"prompt": "head " + "word " * 50_000 + "tail"})) == 50_002
+    (request,) = stack.kept
+    assert len(request.prompt) < 70_000
+    assert request.prompt.startswith("head word")
+    assert request.prompt.endswith("word tail")
+
+
+BODY_PATHS = [
+    "/v1/chat/completions/batch",
+    "/generative_scoring",
+    "/inference/v1/generate",
+    "/v1/systemone",
+    "/cohere/v2/chat",
+]
+
+
+@pytest.mark.parametrize("path", BODY_PATHS)
+async def test_where_vllm_heeds_no_header_the_priority_is_in_the_body(stack: Stack, path: str) -> None:
+    body = {"query": "Grüße", "nested": [1.5, None, 2**80], "priority": -9}
+    headers = [(b"content-length", b"%d" % len(json.dumps(body)))]
+    priority = await stack.post(body, path=path, headers=headers, chunk=10)
+    assert _seconds(priority) == 256
+    assert json.loads(stack.body) == {**body, "priority": priority}
+    assert dict(stack.headers)[b"content-length"] == b"%d" % len(stack.body)
+    assert len(stack.headers) == 2
+
+
+@pytest.mark.parametrize("body", ['{"a": NaN, "priority": -9}', '{"a": "\\ud800", "priority": -9}'])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+async def test_no_priority_that_vllm_would_read_passes_by(stack: Stack, body: str, encoding: str) -> None:
+    await stack.post(body.encode(encoding), path="/generative_scoring")
+    assert json.loads(stack.body)["priority"] > 0
+
+
+@pytest.mark.parametrize("body", BAD)
+async def test_bodies_without_a_place_for_the_priority_are_left_to_vllm(stack: Stack, body: bytes) -> None:
+    await stack.post(body, path="/generative_scoring")
+    assert stack.body == body or json.loads(stack.body).keys() == json.loads(body).keys() | {"priority"}
+
+
+async def test_what_was_not_predicted_is_counted_by_reason(
+    predictor: WordCount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def counts() -> dict[str, float]:
+        reasons = ("text", "body", "endpoint", "error")
+        found = {why: REGISTRY.get_sample_value("ssjf_prediction_fallbacks_total", {"reason": why}) for why in reasons}
+        return {why: value or 0.0 for why, value in found.items()}
+
+    monkeypatch.setenv("SSJF_VLLM_MAX_BODY_MB", "0.001")
+    monkeypatch.setenv("SSJF_VLLM_ACCEPT_HINTS", "true")
+    stack, before = Stack(predictor), counts()
+    await stack.post({"prompt": "one"})
+    await stack.post({"prompt": [5, 6, 7]})
+    await stack.post({"prompt": [5, 6, 7]}, headers=[(b"x-ssjf-output-tokens", b"7")])
+    await stack.post({"prompt": "word " * 1000}, chunk=100)
+    await stack.post(b"{")
+    for _ in range(3):
         await stack.post({"text": "hello"}, path="/v1/messages")
-    assert len(stack.app._door._placer._live) <= 1000
+    assert {why: value - before[why] for why, value in counts().items()} == {
+        "text": 1,
+        "body": 2,
+        "endpoint": 3,
+        "error": 0,
+    }
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 Nothing is refused here: bodies that make no sense are vLLM's to answer. The module does no I/O.
 """
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ class Body:
         model: the model's name; "" where it gave none.
         priority: that the client gave; None where it gave none.
         single: one answer to one prompt, so that the length of one answer is what was predicted.
+        request_id: that the client gave; None where it gave none.
     """
 
     prompt: str = ""
@@ -32,6 +34,7 @@ class Body:
     model: str = ""
     priority: int | None = None
     single: bool = False
+    request_id: str | None = None
 
 
 def read_body(path: str, body: bytes) -> Body | None:
@@ -43,7 +46,7 @@ def read_body(path: str, body: bytes) -> Body | None:
     prompt = _prompt(path, fields)
     text = prompt if isinstance(prompt, str) else ""
     caps = [value for name in _CAPS if type(value := fields.get(name)) is int and value > 0]
-    model, priority = fields.get("model"), fields.get("priority")
+    model, priority, request_id = fields.get("model"), fields.get("priority"), fields.get("request_id")
     return Body(
         prompt=text,
         num_prompt_tokens=max(1, len(text) // _CHARS_PER_TOKEN) if isinstance(prompt, str) else len(prompt),
@@ -51,7 +54,20 @@ def read_body(path: str, body: bytes) -> Body | None:
         model=model if isinstance(model, str) else "",
         priority=priority if type(priority) is int else None,
         single=fields.get("n") in (None, 1) and fields.get("best_of") in (None, 1) and not _is_batch(fields),
+        request_id=request_id if isinstance(request_id, str) else None,
     )
+
+
+def with_priority(body: bytes, priority: int) -> bytes:
+    """A JSON object with this ``priority``, whatever the client put there; what is none stays as it is.
+
+    Read as vLLM reads it, NaN and UTF-16 included, so that nothing which it understands passes by.
+    """
+    try:
+        fields = json.loads(body)
+        return json.dumps({**fields, "priority": priority}).encode() if isinstance(fields, dict) else body
+    except (ValueError, RecursionError):
+        return body
 
 
 def _prompt(path: str, fields: JSONObject) -> str | list[Any]:

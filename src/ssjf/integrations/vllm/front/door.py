@@ -8,9 +8,8 @@ import asyncio
 import logging
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ssjf.core.types import Prediction, Request
 from ssjf.forecast import Forecaster
@@ -21,7 +20,8 @@ from ssjf.integrations.vllm.settings import VLLMSettings
 from ssjf.predict.base import Predictor
 
 _log = logging.getLogger(__name__)
-_LATE = 1000  # responses that end before the first of them is forgotten: vLLM's books come after the last byte
+_LATE = 1000  # responses that end before the first of them is forgotten: vLLM's books may come after the last byte
+_KEPT = 32_768  # characters from the head and as many from the tail of a longer prompt, to learn from at its end
 _ONE_SLOT = 1  # how many the engine runs at once is not known here; policies that an engine can sort by do not ask
 
 
@@ -59,12 +59,18 @@ class FrontDoor:
         self._forecaster = Forecaster(predictor, budget_s=self._budget_s, on_failure=self._failed)
         self._placer = Placer(settings.make_policy(limits_waits=False), service=settings.service, num_slots=_ONE_SLOT)
         self._clock = clock
-        self._departed: deque[str] = deque()
+        self._departed: dict[str, None] = {}  # in the order of their ends; vLLM may still tell of them
         self._complained = False
         _doors.add(self)
 
     async def priority(
-        self, request_id: str, body: Body | None, *, hint: float | None = None, tier: int | None = None
+        self,
+        request_id: str,
+        body: Body | None,
+        *,
+        hint: float | None = None,
+        tier: int | None = None,
+        unread: str = "text",
     ) -> int:
         """The priority of a request that has just come, for vLLM to sort by; lower is served first.
 
@@ -73,6 +79,7 @@ class FrontDoor:
             body: what is asked; None where it is not known, for which the fallback stands in.
             hint: the output length that the client gave in a header.
             tier: the priority that it gave in a header.
+            unread: why there is nothing to predict from, if so; for the page of metrics.
         """
         settings, known = self._settings, body or Body()
         tier = known.priority if tier is None else tier
@@ -90,10 +97,13 @@ class FrontDoor:
         elif known.prompt:
             prediction = await self._predict(request)
         else:
+            metrics().fallback(unread)
             prediction = self._forecaster.fallback(request)
-        priority = self._placer.place(request, prediction)
-        # for the scheduler class, which makes the order, the prediction itself
-        return max(1, round(prediction.num_output_tokens)) if settings.tokens_in_priority else priority
+        priority = self._placer.place(replace(request, prompt=_excerpt(request.prompt)), prediction)
+        if not settings.tokens_in_priority:
+            return priority
+        # for the scheduler class, which makes the order, the prediction itself; 0 is none, and then it makes its own
+        return 0 if prediction.source == "fallback" else max(1, round(prediction.num_output_tokens))
 
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._placer
@@ -103,6 +113,7 @@ class FrontDoor:
         now = self._clock()
         if done.request_id not in self._placer:
             return
+        self._departed.pop(done.request_id, None)
         self._placer.started(done.request_id, now - done.service_s)
         prediction = self._placer.job(done.request_id).prediction
         request = self._placer.finished(
@@ -119,11 +130,24 @@ class FrontDoor:
             num_slots=done.num_slots,
         )
 
-    def left(self, request_id: str) -> None:
-        """The response is over, however it ended; that it finished may still be told for a while."""
-        self._departed.append(request_id)
+    def left(self, request_id: str, *, complete: bool) -> None:
+        """The response is over.
+
+        Args:
+            request_id: of a request that has its priority.
+            complete: it was an answer to its end, under the id that vLLM knows: that it finished may still be told for
+                a while. Of any other nothing will be told, and nothing is kept.
+        """
+        if request_id not in self._placer:
+            return
+        if not complete:
+            self._placer.forget(request_id)
+            return
+        self._departed[request_id] = None
         if len(self._departed) > _LATE:
-            self._placer.forget(self._departed.popleft())
+            oldest = next(iter(self._departed))
+            del self._departed[oldest]
+            self._placer.forget(oldest)
 
     async def _predict(self, request: Request) -> Prediction:
         answer: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
@@ -143,6 +167,11 @@ class FrontDoor:
         if not self._complained:
             self._complained = True
             _log.warning("a prediction came too late or not at all (%s); requests go on without", kind)
+
+
+def _excerpt(prompt: str) -> str:
+    """The prompt, or head and tail of a very long one: many are kept, and clients decide how long they are."""
+    return prompt if len(prompt) <= 2 * _KEPT else f"{prompt[:_KEPT]}\n{prompt[-_KEPT:]}"
 
 
 _doors: "weakref.WeakSet[FrontDoor]" = weakref.WeakSet()

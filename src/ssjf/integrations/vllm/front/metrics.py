@@ -46,7 +46,7 @@ class Metrics:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ssjf-metrics")
 
     def fallback(self, reason: str) -> None:
-        """A prediction came too late or not at all."""
+        """There was nothing to predict from, or a prediction came too late or not at all."""
         self._fallbacks.labels(reason).inc()
 
     def finished(
