@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import Any
 
@@ -37,6 +38,7 @@ class Bench:
             lambda servers: Scheduler(make_policy(policy), servers, **limits),
             forecaster,
             self.telemetry,
+            max_wait_s=limits.get("max_wait_s"),
             clock=lambda: self.now,
         )
 
@@ -48,12 +50,12 @@ class Bench:
     def scheduler(self) -> Scheduler:
         return self.dispatcher._lane((self.server,)).scheduler
 
-    def submit(self, name: str, *, hint: float) -> Exchange:
-        request = Request(request_id=name, num_prompt_tokens=1, arrival_time=self.now)
+    def submit(self, name: str, *, hint: float, tier: int = 0, beside: Sequence[Server] = ()) -> Exchange:
+        request = Request(request_id=name, num_prompt_tokens=1, arrival_time=self.now, tier=tier)
         incoming = Incoming(
             request=request, client_id="", path="", body=b"", stream=False, usage_wanted=False, hint=hint, single=True
         )
-        return self.dispatcher.submit(incoming, [self.server])
+        return self.dispatcher.submit(incoming, [self.server, *beside])
 
     def finish(self, exchange: Exchange, *, num_output_tokens: int | None = None) -> None:
         exchange.num_output_tokens = num_output_tokens
@@ -225,3 +227,40 @@ async def test_under_a_flood_of_short_requests_the_long_one_is_served_within_max
     assert bounded <= 21.0, "the first second in which it has waited so long"
     if policy == "ssjf":
         assert started_at(Bench(policy=policy)) is None, "nothing but the bound lets it in"
+
+
+def served_in_turn(bench: Bench, running: Exchange, waiting: list[Exchange]) -> list[str]:
+    """Whom the one server serves after the one that runs, one after the other."""
+    served = []
+    while waiting:
+        bench.finish(running)
+        running = next(exchange for exchange in waiting if exchange.server is not None)
+        waiting.remove(running)
+        served.append(running.job.request.request_id)
+    return served
+
+
+async def test_tiers_hold_between_queues_that_share_a_server_and_equals_take_turns() -> None:
+    bench, closed = Bench(policy="fcfs"), Server("closed", 1)
+    closed.open = False
+    running = bench.submit("first", hint=1)
+    waiting = [
+        *(bench.submit(f"a{number}", hint=1) for number in range(2)),
+        *(bench.submit(f"b{number}", hint=1, beside=[closed]) for number in range(2)),
+        *(bench.submit(f"urgent{number}", hint=1, tier=-1, beside=[closed]) for number in range(2)),
+    ]
+    order = served_in_turn(bench, running, waiting)
+    assert order[:2] == ["urgent0", "urgent1"]
+    assert [name[0] for name in order[2:]] in (["a", "b", "a", "b"], ["b", "a", "b", "a"])
+
+
+async def test_who_has_waited_too_long_is_overtaken_from_no_queue_that_shares_its_server() -> None:
+    bench, closed = Bench(policy="fcfs", max_wait_s=10.0), Server("closed", 1)
+    closed.open = False
+    running = bench.submit("first", hint=1)
+    bench.now = 1.0
+    waiting = [bench.submit(f"a{number}", hint=1, tier=5) for number in range(2)]
+    bench.now = 2.0
+    waiting += [bench.submit(f"b{number}", hint=1, tier=-1, beside=[closed]) for number in range(2)]
+    bench.now = 11.0
+    assert served_in_turn(bench, running, waiting) == ["a0", "a1", "b0", "b1"]

@@ -3,8 +3,9 @@
 Law of this file: `pump` is synchronous. Nothing is awaited between a decision and the change of state that it asks
 for, so there are no locks, and every accepted exchange ends in exactly one outcome.
 
-Requests that may go to the same servers wait in one queue, a *lane*, in the order of one policy. Lanes that share a
-server take turns.
+Requests that may go to the same servers wait in one queue, a *lane*, in the order of one policy. Of lanes that share a
+server, one whose head has waited beyond the starvation bound comes first, the longest wait before others; then the one
+whose head has the best tier; and lanes that are equal in that take turns, for their keys must not be compared.
 
 The dispatcher does not know HTTP, bodies or backends.
 """
@@ -54,6 +55,7 @@ class Dispatcher:
         max_live: how many requests of a tenant may wait or run at once, for those who are limited.
         max_waiting: requests that may wait, in all queues together.
         max_waiting_bytes: bodies of all accepted requests together.
+        max_wait_s: the starvation bound of the schedulers, which holds between lanes as well.
         clock: the one of the requests' arrival times.
     """
 
@@ -69,6 +71,7 @@ class Dispatcher:
         max_live: Mapping[str, int] | None = None,
         max_waiting: float = inf,
         max_waiting_bytes: float = inf,
+        max_wait_s: float | None = None,
         clock: Callable[[], float] = gateway_clock.now,
     ) -> None:
         self._make_scheduler = make_scheduler
@@ -80,6 +83,7 @@ class Dispatcher:
         self._max_live = dict(max_live or {})
         self._max_waiting = max_waiting
         self._max_waiting_bytes = max_waiting_bytes
+        self._max_wait_s = inf if max_wait_s is None else max_wait_s
         self._num_held = 0
         self._clock = clock
         self._num_bytes = 0
@@ -141,13 +145,15 @@ class Dispatcher:
         self._ask(exchange)
 
     def pump(self) -> None:
-        """Let in whom the schedulers let in, one lane after the other where they share servers."""
-        lanes = [servers for servers, lane in self._lanes.items() if lane.scheduler.waiting]
+        """Let in whom the schedulers let in, from one lane after the other where several wait."""
+        lanes = [lane for lane in self._lanes.values() if lane.scheduler.waiting]
         if len(lanes) == 1:
-            self._admit(self._lanes[lanes[0]], None)
+            self._admit(lanes[0], None)
             return
-        while lanes:
-            lanes = [servers for servers in lanes if self._admit_one(servers)]
+        while lanes := [lane for lane in self._lanes.values() if lane.scheduler.waiting and lane.servers.fits()]:
+            lane = min(lanes, key=self._urgency)  # of equals the first
+            self._admit(lane, 1)
+            self._lanes[lane.servers.servers] = self._lanes.pop(lane.servers.servers)  # now the last in turn
 
     def move(self, exchange: Exchange, tried: Sequence[Server]) -> bool:
         """An admitted exchange goes to another server; returns whether there is one that it has not tried."""
@@ -285,14 +291,15 @@ class Dispatcher:
         if limit is not None and self._live_of.get(tenant, 0) >= limit:
             raise QueueFull(f"{limit} requests of tenant {tenant!r} wait or run already")
 
-    def _admit_one(self, servers: tuple[Server, ...]) -> bool:
-        """One request of a lane, which then comes last in turn; returns whether there was one and room for it."""
-        if not self._admit(self._lanes[servers], 1):
-            return False
-        self._lanes[servers] = self._lanes.pop(servers)
-        return True
+    def _urgency(self, lane: Lane) -> tuple[float, int]:
+        """What puts a lane before others, lower first: when its head arrived, if it is overdue; then its tier."""
+        now = self._clock()
+        head = lane.scheduler.waiting.peek(now)
+        assert head is not None, "somebody waits"
+        arrival = head.request.arrival_time
+        return (arrival if now - arrival >= self._max_wait_s else inf), head.request.tier
 
-    def _admit(self, lane: Lane, limit: int | None) -> bool:
+    def _admit(self, lane: Lane, limit: int | None) -> None:
         now = self._clock()
         admitted = lane.scheduler.admit(now, limit)
         for job in admitted:
@@ -301,7 +308,6 @@ class Dispatcher:
             self._telemetry.started(exchange.queued_s)
             if not exchange.admitted.done():  # cancelled when its client has just left
                 exchange.admitted.set_result(None)
-        return bool(admitted)
 
     def _placed(self, exchange: Exchange, server: Server, now: float) -> None:
         exchange.server = server

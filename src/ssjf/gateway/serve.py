@@ -137,6 +137,7 @@ async def running_gateway(
             max_live={name: tenant.max_live for name, tenant in settings.tenants.items() if tenant.max_live},
             max_waiting=settings.max_waiting,
             max_waiting_bytes=settings.max_waiting_mb * 2**20,
+            max_wait_s=settings.max_wait_s,
         )
         dispatcher.listeners.append(log_outcome)
         if journal is not None:
