@@ -195,3 +195,14 @@ async def _first_piece(served: Served, pipeline: FakePipeline) -> aiohttp.Client
     response = await served.http.post(served.url + "/v1/completions", json={"prompt": "s", "stream": True})
     assert b'"text":"x"' in await response.content.readuntil(b"\n\n")
     return response
+
+
+async def test_after_a_bug_the_connection_is_said_to_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a bug")
+
+    async with serving(FakePipeline(HELLO.answer)) as served:
+        monkeypatch.setattr(served.service.tokenizer, "encode", fail)
+        async with served.http.post(served.url + "/v1/completions", json={"prompt": "hi"}) as response:
+            assert (response.status, (await response.json())["error"]["code"]) == (500, "internal_error")
+            assert response.headers["connection"] == "close"

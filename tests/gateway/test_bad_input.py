@@ -143,3 +143,16 @@ async def test_unknown_paths_and_methods_are_told_so(
     async with make_stack() as stack, stack.session.request(method, stack.url + path) as response:
         assert response.status == status
         assert_openai_error(await response.json())
+
+
+async def test_after_a_bug_of_ours_the_connection_is_said_to_be_closed(
+    make_stack: MakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: str) -> None:
+        raise RuntimeError("a bug")
+
+    async with make_stack() as stack:
+        monkeypatch.setattr(stack.gateway.pool, "servers_for", fail)
+        async with stack.post() as response:
+            assert (response.status, response.headers["connection"]) == (500, "close")
+            assert_openai_error(await response.json())

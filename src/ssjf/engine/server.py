@@ -301,4 +301,6 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _internal_error(_: Request, __: Exception) -> Response:
-    return _json_response(error_body("internal error", kind="server_error", code="internal_error"), status=500)
+    response = _json_response(error_body("internal error", kind="server_error", code="internal_error"), status=500)
+    response.headers["connection"] = "close"  # as the server does after a bug: the next request is to take another one
+    return response

@@ -153,4 +153,5 @@ async def _refused(_request: HTTPRequest, error: Exception) -> Response:
 
 
 async def _bug(_request: HTTPRequest, _error: Exception) -> Response:
-    return reply(error_body("internal error of the gateway", kind="api_error", code="internal_error"), 500)
+    body = error_body("internal error of the gateway", kind="api_error", code="internal_error")
+    return reply(body, 500, {"connection": "close"})  # as the server does: the next request is to take another one
