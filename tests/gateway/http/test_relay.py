@@ -61,6 +61,9 @@ def test_what_an_engine_hangs_on_the_usage_event_stays_without_the_usage(kind: s
     assert (reader.num_prompt_tokens, reader.num_output_tokens) == (7, 2)
     assert not reader.complete
     assert reader.feed(b"data: " + orjson.dumps({"choices": [], "provider": None} | usage) + b"\n\n") == b""
+    deep = b'data: {"x":' + b"[" * 1000 + b"]" * 1000 + b',"usage":{"completion_tokens":3}}\n\n'
+    assert reader.feed(deep) == b""
+    assert reader.num_output_tokens == 3
 
 
 @given(data=st.lists(st.binary(max_size=50), max_size=20))

@@ -4,6 +4,7 @@ Bytes pass unchanged. Only the usage that the gateway itself asked for is taken 
 nothing else is in it.
 """
 
+import contextlib
 from typing import Any
 
 import orjson
@@ -117,7 +118,9 @@ class StreamReader:
         empty: dict[str, Any] = {"text": ""} if payload.get("object") == "text_completion" else {"delta": {}}
         rest = {name: value for name, value in payload.items() if name != "usage"}
         rest["choices"] = [{"index": 0, **empty, "finish_reason": None}]
-        return b"data: " + orjson.dumps(rest) + self._blank_line
+        with contextlib.suppress(orjson.JSONEncodeError):  # JSON is written less deep than it is read
+            return b"data: " + orjson.dumps(rest) + self._blank_line
+        return b""
 
     def _read_choices(self, choices: Any) -> None:
         has_text = False
