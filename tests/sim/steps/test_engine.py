@@ -1,7 +1,7 @@
 import copy
 import random
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import assume, given, settings
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ssjf.core.places.batching import Static
 from ssjf.core.places.capacity import Slots
-from ssjf.core.policies import FCFS, HRRN, PSJF, SRPT, SSJF, AgedSSJF
+from ssjf.core.policies import FCFS, HRRN, PSJF, SRPT, SSJF, AgedSSJF, Auto
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.service import LinearServiceModel
 from ssjf.core.types import Job, Policy, Request
@@ -59,6 +59,26 @@ def test_a_request_that_arrives_during_an_iteration_starts_at_its_end() -> None:
     boundary = iteration(10, 0, 10)
     assert run.served[1].job.started_at == pytest.approx(boundary, rel=1e-12)
     assert run.served[1].first_token_at == pytest.approx(boundary + iteration(20, 1, 11 + 20), rel=1e-12)
+
+
+class Noting(Auto):
+    """Notes what it is told, in that order."""
+
+    heard: ClassVar[list[str]] = []
+
+    def arrived(self, job: Job) -> None:
+        self.heard.append(f"{job.request.request_id} comes")
+        super().arrived(job)
+
+    def finished(self, job: Job, service_s: float) -> None:
+        self.heard.append(f"{job.request.request_id} ends")
+        super().finished(job, service_s)
+
+
+def test_a_policy_that_learns_hears_of_arrivals_before_what_ends_after_them() -> None:
+    Noting.heard.clear()
+    serve([(job("a"), 50), (job("b", arrival=0.1), 2), (job("c", arrival=0.12), 2)], Noting(), slots=1)
+    assert Noting.heard == ["a comes", "b comes", "c comes", "a ends", "b ends", "c ends"]
 
 
 def test_a_long_prompt_is_prefilled_in_chunks_while_others_decode() -> None:

@@ -174,7 +174,7 @@ class _Engine:
         """Let iterations follow one another until no job is left."""
         scheduler, kv, timeline = self._scheduler, self._kv, self._timeline
         while True:
-            self._take_arrivals()
+            self._take_arrivals(self._now)
             if not self._live:
                 if self._coming == len(timeline):
                     return
@@ -189,8 +189,8 @@ class _Engine:
                 self._let_in()
             self._advance(at_most=1 if ran_out else None)
 
-    def _take_arrivals(self) -> None:
-        timeline, now = self._timeline, self._now
+    def _take_arrivals(self, now: float) -> None:
+        timeline = self._timeline
         while self._coming < len(timeline):
             job, num_output_tokens = timeline[self._coming]
             arrival_time = job.request.arrival_time
@@ -314,6 +314,7 @@ class _Engine:
         self._entering = 0
         count = self._until_arrival(count, self._now + entering_s, first_s, more_s)
         seconds = entering_s + _sum_s(count, first_s, more_s)
+        last_began = self._now + entering_s + _sum_s(count - 1, first_s, more_s)
         self._now += seconds
         self._step += count
         self._resident += count * growth
@@ -324,6 +325,8 @@ class _Engine:
             run.contended_iterations += count
             run.contended_output_tokens += count * num_decoding + len(completed)
             run.contended_s += seconds
+        if count > 1:
+            self._take_arrivals(last_began)  # a policy that learns hears of them before those who finish with it
         while self._decoding and self._decoding[0][0] == self._step:
             sequence = heappop(self._decoding)[2]
             self._kv.stop_growing(sequence.num_prompt_tokens + sequence.num_output_tokens - 1)
