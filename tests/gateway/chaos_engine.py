@@ -67,10 +67,15 @@ class ChaosEngine:
         """Close the port and every connection."""
         if self._runner is not None:
             runner, self._runner = self._runner, None
-            assert runner.server is not None
-            for connection in list(runner.server.connections):
-                if connection.transport is not None:
-                    connection.transport.abort()
+            server = runner.server
+            assert server is not None
+            for site in list(runner.sites):
+                await site.stop()
+            for _ in range(5):  # who is just being accepted becomes a connection, which the runner would forget
+                for connection in list(server.connections):
+                    if connection.transport is not None:
+                        connection.transport.abort()
+                await asyncio.sleep(0)
             await runner.cleanup()
 
     async def _health(self, _: web.Request) -> web.Response:
