@@ -90,6 +90,7 @@ def test_nothing_is_kept_of_those_who_gave_up_waiting(served: int) -> None:
                 scheduler.finish(job.request.request_id, now)
         scheduler.abort(str(number), now)
     assert len(scheduler.adaptive._shadow._line) < 200  # type: ignore[union-attr]
+    assert len(scheduler.adaptive._unread) <= 16  # type: ignore[union-attr]
 
 
 def test_requests_that_are_given_up_while_they_run_teach_nothing_about_predictions() -> None:

@@ -97,6 +97,24 @@ async def test_a_model_that_was_loaded_meanwhile_is_found(dialect: Dialect) -> N
         assert len(there.engines[1].calls) == 4
 
 
+async def test_a_name_that_any_engine_may_take_does_not_wait_for_a_slow_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_BRIEFLY_S", 0.0)
+    async with site(2, models=[["a"], ["b"]]) as there:
+        for member in there.gateway.pool.members:
+            member.dialect = UNKNOWN
+            member.listed_at -= 10
+
+        async def never() -> list[dict[str, object]]:
+            await asyncio.Event().wait()
+            return []
+
+        slow = there.gateway.pool.members[1]
+        monkeypatch.setattr(slow.http, "models", never)
+        assert (await there.ask(model="alias"))[0] == 200
+        assert slow.asking is not None
+        slow.asking.cancel()
+
+
 async def test_an_engine_of_unknown_kind_is_asked_for_models_that_nobody_lists() -> None:
     async with site(2, models=[["a"], ["b"]]) as there:
         there.gateway.pool.members[0].dialect = SGLANG

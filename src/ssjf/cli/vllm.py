@@ -21,16 +21,19 @@ def check() -> None:
     Run it in the environment of vLLM. Exit code 2 and one line say what will not work.
     """
     from ssjf.integrations.vllm import compat
-    from ssjf.integrations.vllm.front.middleware import make_predictor
+    from ssjf.integrations.vllm.front.lessons import check_usable
     from ssjf.integrations.vllm.preflight import MIDDLEWARE, SCHEDULER
     from ssjf.integrations.vllm.settings import load_settings
+    from ssjf.predict.artefact import load_predictor
 
     settings = load_settings()
     policies = {
         "the scheduler class": settings.make_policy(limits_waits=True),
         "the front door": settings.make_policy(limits_waits=False),
     }
-    make_predictor(settings)
+    load_predictor(settings.predictor)
+    if settings.lessons is not None:
+        check_usable(settings.lessons)  # by whoever asks; the server's own start makes it
     version = compat.check(compat.SCHEDULER_PROBES, any_version=settings.any_version)
 
     serve = _serve_command()

@@ -19,12 +19,8 @@ _TRUST = (0.51, 1.0)  # concordances from which predictions may be trusted fully
 _LOOK_EVERY = 16  # finished jobs from one look at the tail to the next
 _FEW = 1  # arrivals from one look to the next; so few that arrivals have stopped
 _SHORTEST = 0.1  # mean services; `auto-static` takes nobody for shorter, so no boost exceeds 2.36 reaches
-_MOST_UNREAD, _PREDICTING = 256, 16  # arrivals whose predictions have not been read; those that may still be revised
+_PREDICTING = 16  # arrivals of late whose predictions may still come
 _TAIL_KNOWN = 300  # finished jobs from which a 99th percentile means something
-
-
-def _few_jobs() -> deque[Job]:
-    return deque(maxlen=_MOST_UNREAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +179,7 @@ class Auto:
     trust: float = field(default=0.0, init=False, repr=False)
     _shadow: ShadowFCFS = field(default_factory=ShadowFCFS, init=False, repr=False)
     _quality: RankingQuality = field(default_factory=RankingQuality, init=False, repr=False)
-    _unread: deque[Job] = field(default_factory=_few_jobs, init=False, repr=False)
+    _unread: deque[Job] = field(default_factory=deque, init=False, repr=False)
     _num_arrived: int = field(default=0, init=False, repr=False)  # since the last look
     _num_finished: int = field(default=0, init=False, repr=False)
     _boost: History[tuple[float, float]] = field(default_factory=lambda: History((0.001, 1.0)), init=False, repr=False)
@@ -220,6 +216,8 @@ class Auto:
         """The shadow will have to serve the job."""
         self._shadow.arrived(job)
         self._unread.append(job)
+        if len(self._unread) > _PREDICTING:
+            self._quality.arrived(self._unread.popleft().predicted_service_s)
         self._num_arrived += 1
 
     def started(self, job: Job, now: float, num_slots: int) -> None:
@@ -232,7 +230,6 @@ class Auto:
         self._shadow.finished(job, service_s)
         if job.status is Status.ABORTED:
             return
-        _read(self._unread, self._quality)
         self._quality.add(job.predicted_service_s, service_s)
         self.trust = _within((self._quality.concordance - 0.5) / (self.full_trust - 0.5), 0.0, 1.0)
         self._num_finished += 1
@@ -294,7 +291,6 @@ class AutoStatic:
     static = True
     limits_waits = False
     _quality: RankingQuality = field(default_factory=RankingQuality, init=False, repr=False)
-    _unread: deque[Job] = field(default_factory=_few_jobs, init=False, repr=False)
     _waits: RunningQuantile = field(default_factory=RunningQuantile, init=False, repr=False)
     _num_finished: int = field(default=0, init=False, repr=False)
     _boost: History[tuple[float, float]] = field(default_factory=lambda: History((0.0, 1.0)), init=False, repr=False)
@@ -313,12 +309,9 @@ class AutoStatic:
         """None: the keys see to it."""
         return inf
 
-    def shared(self) -> None:
-        """It does not compare with FCFS anyway."""
-
     def arrived(self, job: Job) -> None:
-        """Its prediction is one of those that arrive."""
-        self._unread.append(job)
+        """Its prediction is one of those that arrive; where keys are given once, it does not change any more."""
+        self._quality.arrived(job.predicted_service_s)
 
     def started(self, job: Job, now: float, num_slots: int) -> None:
         """How long it has waited."""
@@ -329,7 +322,6 @@ class AutoStatic:
         if job.status is Status.ABORTED:
             return
         quality = self._quality
-        _read(self._unread, quality)
         quality.add(job.predicted_service_s, service_s)
         self._num_finished += 1
         if self._num_finished % _LOOK_EVERY == 0:
@@ -412,12 +404,6 @@ def _refuse(policy: object, **ranges: tuple[float, float]) -> None:
         value = getattr(policy, name)
         if not low <= value <= high:
             raise ValueError(f"{name} must be from {low:g} to {high:g}, not {value}")
-
-
-def _read(unread: deque[Job], quality: RankingQuality) -> None:
-    """Tell the predictions of arrivals, but for the latest: a prediction may come a little after its job."""
-    while len(unread) > _PREDICTING:
-        quality.arrived(unread.popleft().predicted_service_s)
 
 
 def _within(value: float, low: float, high: float) -> float:

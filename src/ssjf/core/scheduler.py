@@ -53,8 +53,8 @@ class Scheduler:
         self._counters = None if tenant_weights is None else TenantCounters(tenant_weights)
         if self._counters is not None and getattr(policy, "preemptive", False):
             raise ValueError("fairness over tenants and a policy that preempts would undo one another")
-        if self._counters is not None and self.adaptive is not None:
-            self.adaptive.shared()
+        if self._counters is not None and (shared := getattr(self.adaptive, "shared", None)) is not None:
+            shared()
         self.waiting: WaitingQueue | FairQueue = (
             WaitingQueue(self.policy, max_wait_s=max_wait_s)
             if self._counters is None

@@ -143,7 +143,9 @@ class AdaptivePolicy(Policy, Protocol):
     """A policy that learns from what happens, and may put the oldest waiting job before its order.
 
     A scheduler keeps a copy of its own of such a policy, so that what one host learned never leaks into another. A
-    class whose limit is always infinite may set ``limits_waits = False``: then no queue asks for it.
+    class whose limit is always infinite may set ``limits_waits = False``: then no queue asks for it. One that compares
+    completion times with those of another order may have ``shared()``, which a scheduler calls where fairness over
+    tenants decides whose turn it is: they do not come of the policy's order alone then.
     """
 
     def wait_limit_s(self, oldest: Job, now: float) -> float:
@@ -151,10 +153,6 @@ class AdaptivePolicy(Policy, Protocol):
 
         May be asked any number of times between two events, and only ever for the oldest.
         """
-        ...
-
-    def shared(self) -> None:
-        """Whose turn it is, is decided by fairness over tenants: completion times are not of this order alone."""
         ...
 
     def arrived(self, job: Job) -> None:

@@ -345,12 +345,18 @@ def test_a_bound_on_waiting_holds_for_every_policy_that_is_named(tmp_path: Path)
     assert {row["gain"] for row in rows_of(tmp_path)} == {0}
 
 
+def test_predictions_are_drawn_where_a_log_has_them_for_some_rows_only(tmp_path: Path) -> None:
+    path = tmp_path / "w.csv"
+    path.write_text("output_tokens,predicted_tokens\n5,\n6,7\n")
+    result = invoke("--workload", path, *SMALL[2:], "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "1 of 2 rows have no predicted_tokens: predictions are drawn (lognormal:0.8)" in result.output
+
+
 def test_rows_without_a_prediction_or_a_length_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.csv"
     path.write_text("output_tokens,predicted_tokens\n5,\n6,7\n")
     result = invoke("--workload", path, *SMALL[2:], "--predictors", "column", "--out", tmp_path / "out")
-    assert "row 0 has no predicted_tokens, but others have" in str(result.exception)
-    result = invoke("--workload", path, *SMALL[2:], "--out", tmp_path / "out")
     assert "row 0 has no predicted_tokens, but others have" in str(result.exception)
     path.write_text("output_tokens,prompt\n5,a\n,b\n")
     result = invoke("--workload", path, *SMALL[2:], "--out", tmp_path / "out")

@@ -10,7 +10,7 @@ import pytest
 from ssjf.core.types import Prediction, Request
 from ssjf.errors import ConfigError
 from ssjf.integrations.vllm.front import lessons, middleware
-from ssjf.integrations.vllm.front.lessons import LessonBook, SharedPredictor
+from ssjf.integrations.vllm.front.lessons import LessonBook, SharedPredictor, check_usable
 from ssjf.integrations.vllm.front.middleware import make_predictor
 from ssjf.integrations.vllm.settings import load_settings
 
@@ -98,6 +98,24 @@ def test_a_file_that_cannot_be_used_is_one_clear_error(tmp_path: Path, monkeypat
         monkeypatch.setenv("SSJF_VLLM_LESSONS", str(path))
         with pytest.raises(ConfigError, match="SSJF_VLLM_LESSONS: cannot use"):
             make_predictor(load_settings())
+
+
+def test_to_check_a_file_makes_none(tmp_path: Path) -> None:
+    check_usable(tmp_path / "book")
+    assert not list(tmp_path.iterdir())
+    LessonBook(tmp_path / "book")
+    check_usable(tmp_path / "book")
+    for path in (tmp_path / "no folder" / "book", tmp_path):
+        with pytest.raises(ConfigError, match="SSJF_VLLM_LESSONS: cannot use"):
+            check_usable(path)
+
+
+def test_the_file_of_somebody_else_is_used_as_he_lets_it_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    LessonBook(tmp_path / "book")
+    (tmp_path / "book").chmod(0o666)
+    monkeypatch.setattr(lessons.os, "getuid", lambda: 4711)
+    LessonBook(tmp_path / "book")
+    assert stat.S_IMODE((tmp_path / "book").stat().st_mode) == 0o666
 
 
 def test_a_file_that_was_there_is_closed_to_others(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ def test_both_together_work_where_they_understand_each_other(monkeypatch: pytest
     monkeypatch.setenv("SSJF_VLLM_TOKENS_IN_PRIORITY", "true")
     check_arguments(BOTH)
     check_arguments([*BOTH[2:], "--config", "the other may be there.yaml"])
+    check_arguments(["serve", "model", "--headless", *BOTH[2:]])  # the API servers are on another machine
 
 
 def test_what_cannot_work_ends_the_server_with_one_line(

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from ssjf.cli.prediction.samples import sample_of
 from ssjf.errors import ConfigError, DataError, SSJFError, did_you_mean
 
@@ -23,6 +25,7 @@ BATCHINGS = ("none", "static", "dynamic", "continuous")
 SHORTEST_PROMPTS = "constant:1"  # where no lengths of prompts are given
 ORACLES = ("sjf", "srpt")  # policies that know the truth, which only a simulation can offer
 _MOST_SLOTS = 100_000
+_NOISE = "lognormal:0.8"  # of predictions, where a workload has none
 _BLOCK_SIZE, _MAX_NUM_BATCHED_TOKENS = 16, 2048  # of an engine, as vLLM has them
 
 
@@ -311,7 +314,7 @@ def with_predictions(
             f"row {first} has no predicted_tokens, but others have" if known else "the workload has no predictions"
         )
         raise ConfigError(
-            f"{missing}; choose where predictions come from, for example --predictor lognormal:0.8, or the folder of a "
+            f"{missing}; choose where predictions come from: a noise model, for example {_NOISE}, or the folder of a "
             "trained predictor"
         )
     noise = parse_noise(predictor)
@@ -339,8 +342,13 @@ def with_predictions(
 
 
 def default_predictor(items: "Sequence[WorkItem]") -> str:
-    """The workload's own predictions if it has a column of them, else noise."""
-    return "column" if any(item.predicted_tokens is not None for item in items) else "lognormal:0.8"
+    """The workload's own predictions if every row has one, else noise; says so where only some have."""
+    num_without = sum(item.predicted_tokens is None for item in items)
+    if 0 < num_without < len(items):
+        typer.echo(
+            f"{num_without} of {len(items)} rows have no predicted_tokens: predictions are drawn ({_NOISE})", err=True
+        )
+    return "column" if items and not num_without else _NOISE
 
 
 def num_trained_on(items: "Sequence[WorkItem]", predictor: str | None) -> int | None:

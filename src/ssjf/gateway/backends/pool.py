@@ -29,6 +29,7 @@ _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.5, 10.0
 _MAX_FAILURES = 3  # in a row, after which an engine is left out while there are others
 _GRACE_S = 30.0  # that requests wait for an engine to come back which has served before, or to be started after all
 _MODELS_FRESH_S = 30.0
+_BRIEFLY_S = 0.25
 _MODELS_AGAIN_S = 1.0  # a model that is not on the list may have been loaded since
 
 
@@ -173,12 +174,15 @@ class Pool:
         """
         if not model or (len(self.members) == 1 and not self.members[0].fixed_models):
             return tuple(member.server for member in self.members)
+        listing = [member for member in self.members if member.listing is not None]
         for max_age_s in (inf, _MODELS_AGAIN_S):  # `_watch` keeps the lists fresh: nobody waits for that
-            await asyncio.gather(*(self._list(m, max_age_s) for m in self.members if m.listing is not None))
+            asked = [self._list(member, max_age_s) for member in listing]
+            possible = tuple(member.server for member in self.members if member.serves(model) is None)
+            if asked:  # who would be served anyway does not wait long for what may be new
+                await asyncio.wait(asked, timeout=_BRIEFLY_S if possible else None)
             found = tuple(member.server for member in self.members if member.serves(model))
             if found:
                 return found
-        possible = tuple(member.server for member in self.members if member.serves(model) is None)
         if possible:
             return possible
         known = sorted(
@@ -193,12 +197,15 @@ class Pool:
             code="model_not_found",
         )
 
-    async def _list(self, member: Member, max_age_s: float) -> None:
+    def _list(self, member: Member, max_age_s: float) -> asyncio.Future[None]:
+        """Ask the engine for its models, unless that was done lately; the future is for those who wait for it."""
         if clock.now() - member.listed_at <= max_age_s or not member.server.open:
-            return
+            done = asyncio.get_running_loop().create_future()
+            done.set_result(None)
+            return done
         if member.asking is None or member.asking.done():  # all who ask meanwhile await the same answer
             member.asking = asyncio.create_task(self._ask(member))
-        await asyncio.shield(member.asking)
+        return asyncio.shield(member.asking)
 
     async def _ask(self, member: Member) -> None:
         with contextlib.suppress(BackendError):

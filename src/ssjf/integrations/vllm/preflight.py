@@ -41,7 +41,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
     if MIDDLEWARE not in words and SCHEDULER not in words:
         return
     settings = load_settings()
-    if "--config" not in words:  # there may be the other
+    if "--config" not in words and "--headless" not in words:  # the other may be named there, or on another machine
         settings.check_hosts(front_door=MIDDLEWARE in words, scheduler=SCHEDULER in words)
     if SCHEDULER in words:
         settings.make_policy(limits_waits=True)

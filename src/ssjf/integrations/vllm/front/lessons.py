@@ -4,8 +4,8 @@ It is a log of lessons, not a file of weights: what several processes learned si
 can learn what the others have seen. Whoever starts reads the most recent lessons first.
 
 The file holds prompts as clients sent them; it is made such that only its owner may read it, even if it was there
-before. Nothing here fails a request: a file that
-breaks while a server runs is complained of once and left alone.
+before, unless it is somebody else's. Nothing here fails a request: a file that breaks while a server runs is complained
+of once and left alone.
 """
 
 import logging
@@ -32,6 +32,22 @@ CREATE TABLE IF NOT EXISTS lessons (
 """
 
 
+def check_usable(path: Path) -> None:
+    """Whether the file, or one in its place, could be used from here; nothing is made or changed.
+
+    Raises:
+        ConfigError: it could not.
+    """
+    if path.exists():
+        usable = path.is_file() and os.access(path, os.R_OK | os.W_OK)
+    else:
+        usable = path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK)
+    if not usable:
+        raise ConfigError(
+            f"SSJF_VLLM_LESSONS: cannot use {path}: it cannot be {'used' if path.exists() else 'made'} here"
+        )
+
+
 class LessonBook:
     """The file, as one process sees it.
 
@@ -48,7 +64,7 @@ class LessonBook:
         try:
             path.touch(mode=0o600)
             for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
-                if file.exists():
+                if file.exists() and file.stat().st_uid == os.getuid():  # who may read another's, is for him to say
                     file.chmod(0o600)
             # used by one thread at a time, which need not be this one
             self._file = sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False, isolation_level=None)
