@@ -230,13 +230,13 @@ class Auto:
         self._shadow.finished(job, service_s)
         if job.status is Status.ABORTED:
             return
-        self._quality.add(job.predicted_service_s, service_s)
+        assert job.finished_at is not None
+        self._quality.add(job.predicted_service_s, service_s, started_at=job.finished_at - service_s)
         self.trust = _within((self._quality.concordance - 0.5) / (self.full_trust - 0.5), 0.0, 1.0)
         self._num_finished += 1
         if self._num_finished == 1:
             self._num_arrived = 0  # who was there before anything is no sign that others come
         if self._num_finished % _LOOK_EVERY == 0:
-            assert job.finished_at is not None
             self._steer(job.finished_at)
 
     def state(self) -> dict[str, float]:
@@ -322,10 +322,10 @@ class AutoStatic:
         if job.status is Status.ABORTED:
             return
         quality = self._quality
-        quality.add(job.predicted_service_s, service_s)
+        assert job.finished_at is not None
+        quality.add(job.predicted_service_s, service_s, started_at=job.finished_at - service_s)
         self._num_finished += 1
         if self._num_finished % _LOOK_EVERY == 0:
-            assert job.finished_at is not None
             mean_s = max(quality.mean_service_s / max(quality.scale, _TINY_S), _TINY_S)
             self._boost.add(job.finished_at, (self.reach * self.trust * self._waits.at(0.99), mean_s))
 

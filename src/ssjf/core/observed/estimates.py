@@ -5,6 +5,7 @@ Nothing here decides an order.
 
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
+from heapq import heappush, heappushpop
 from math import inf
 from typing import Generic, TypeVar
 
@@ -116,8 +117,8 @@ class RankingQuality:
 
     Whoever is served by predictions finishes in their order, so those who finish about the same time were predicted
     alike and are hard to tell apart, which says little about two who arrive. So each finished job is compared with one
-    of every eighth of the predictions of recent arrivals, and counts for the eighth that is its own. Older comparisons
-    fade.
+    of every eighth of the predictions of recent arrivals, and counts for the eighth that is its own. Of an eighth those
+    are remembered that *started* last: those that finished last are the long ones. Older comparisons fade.
 
     Attributes:
         concordance: 1 for a perfect ranking, .5 for chance, 0 for the reverse.
@@ -143,15 +144,21 @@ class RankingQuality:
         """A job of such a prediction has come."""
         self._arrived.add(predicted_s)
 
-    def add(self, predicted_s: float, service_s: float) -> None:
-        """Learn one pair of predicted and true service seconds."""
+    def add(self, predicted_s: float, service_s: float, *, started_at: float | None = None) -> None:
+        """Learn one pair of predicted and true service seconds.
+
+        Args:
+            predicted_s: what was predicted.
+            service_s: what came true.
+            started_at: when the job started; None for all where they start in the order in which they are told.
+        """
         self._turn += 1
         own = self._eighth_of(predicted_s)
-        peers = [eighth.finished[self._turn % len(eighth.finished)] for eighth in self._eighths if eighth.finished]
+        peers = [eighth.latest[self._turn % len(eighth.latest)] for eighth in self._eighths if eighth.latest]
         if peers:
-            agree = sum(_agreement(predicted_s - p, service_s - s) for p, s in peers) / len(peers)
+            agree = sum(_agreement(predicted_s - p, service_s - s) for _, _, p, s in peers) / len(peers)
             self.concordance += own.compared(agree) / len(self._eighths)
-        own.finished.append((predicted_s, service_s))
+        own.remember((self._turn if started_at is None else started_at, self._turn, predicted_s, service_s))
         fade = 1 - 1 / self._memory
         self._weight = fade * self._weight + 1
         self._true = fade * self._true + service_s
@@ -172,19 +179,30 @@ class _Eighth:
 
     Args:
         memory: how many of them count, roughly.
+
+    Attributes:
+        latest: a heap by start of those that started last: start, number, predicted and true service seconds.
     """
 
     def __init__(self, memory: int) -> None:
-        self.finished: deque[tuple[float, float]] = deque(maxlen=memory)  # predicted and true service seconds
+        self.latest: list[tuple[float, int, float, float]] = []
+        self._memory = memory
         self._concordance = 0.5
         self._weight = 1  # the prior is chance
 
     def compared(self, agree: float) -> float:
         """By how much its concordance changes: a plain mean over the first jobs, then an exponential one."""
-        self._weight = min(self._weight + 1, max(2, self.finished.maxlen or 0))
+        self._weight = min(self._weight + 1, max(2, self._memory))
         change = (agree - self._concordance) / self._weight
         self._concordance += change
         return change
+
+    def remember(self, job: tuple[float, int, float, float]) -> None:
+        """Keep the job to compare others with, unless as many have started after it."""
+        if len(self.latest) < self._memory:
+            heappush(self.latest, job)
+        else:
+            heappushpop(self.latest, job)
 
 
 def _agreement(predicted_difference: float, true_difference: float) -> float:
