@@ -1,8 +1,10 @@
 """Whatever engine and clients do: one outcome for each request, no slot lost."""
 
 import asyncio
+import contextlib
 import random
 import sys
+from collections.abc import AsyncIterator, Callable
 from math import inf
 from pathlib import Path
 
@@ -20,6 +22,30 @@ from tests.gateway.conftest import MakeStack, Stack, WordCount, listening
 from tests.gateway.fake_engine import FakeEngine
 
 ENGINE = Path(__file__).with_name("engine_process.py")
+
+
+@contextlib.asynccontextmanager
+async def before_child(command: Callable[[Path], list[str]]) -> AsyncIterator[Stack]:
+    """A gateway with one slot before an engine that it has started itself."""
+    async with (
+        running_gateway(
+            ServeSettings(slots=1, policy="fcfs"),
+            policy=lambda: make_policy("fcfs"),
+            shadow=None,
+            predictor=WordCount(),
+            engine_command=command,
+        ) as gateway,
+        listening(gateway) as url,
+        aiohttp.ClientSession() as session,
+    ):
+        yield Stack(url, FakeEngine(), gateway, session)
+
+
+async def ask(stack: Stack, prompt: str) -> int:
+    """The status of an answer, read to its end."""
+    async with stack.session.post(f"{stack.url}/v1/completions", json={"prompt": prompt}) as response:
+        await response.read()
+        return response.status
 
 
 async def test_clients_and_engine_at_their_worst_leave_sums_that_agree(make_stack: MakeStack) -> None:
@@ -74,35 +100,17 @@ async def test_clients_and_engine_at_their_worst_leave_sums_that_agree(make_stac
 
 async def test_an_engine_that_dies_fails_who_ran_and_the_others_wait_for_the_next(tmp_path: Path) -> None:
     trigger = tmp_path / "now"
-    settings = ServeSettings(slots=1, policy="fcfs")
-    async with (
-        running_gateway(
-            settings,
-            policy=lambda: make_policy("fcfs"),
-            shadow=None,
-            predictor=WordCount(),
-            engine_command=lambda socket: [sys.executable, str(ENGINE), str(socket)],
-        ) as gateway,
-        listening(gateway) as url,
-        aiohttp.ClientSession() as session,
-    ):
-        stack = Stack(url, FakeEngine(), gateway, session)
-
-        async def ask(prompt: str) -> int:
-            async with session.post(f"{url}/v1/completions", json={"prompt": prompt}) as response:
-                await response.read()
-                return response.status
-
-        runs = asyncio.create_task(ask(f"crash when {trigger} exists"))
+    async with before_child(lambda socket: [sys.executable, str(ENGINE), str(socket)]) as stack:
+        runs = asyncio.create_task(ask(stack, f"crash when {trigger} exists"))
         await stack.settled(requests_running=1)
-        wait = [asyncio.create_task(ask("hello")) for _ in range(5)]
+        wait = [asyncio.create_task(ask(stack, "hello")) for _ in range(5)]
         await stack.settled(requests_waiting=5)
         trigger.touch()
         assert await runs == 502
         assert await asyncio.gather(*wait) == [200] * 5
         metrics = await stack.settled(requests_running=0, requests_waiting=0)
         assert metrics["ssjf_engine_restarts_total"] == 1
-        async with session.get(f"{url}/healthz") as response:
+        async with stack.session.get(f"{stack.url}/healthz") as response:
             assert (await response.json())["engine"] == "ready"
 
 
@@ -119,31 +127,15 @@ if pathlib.Path({str(started)!r}).exists():
 pathlib.Path({str(started)!r}).touch()
 os.execv(sys.executable, [sys.executable, {str(ENGINE)!r}, sys.argv[1]])
 """
-    async with (
-        running_gateway(
-            ServeSettings(slots=1, policy="fcfs"),
-            policy=lambda: make_policy("fcfs"),
-            shadow=None,
-            predictor=WordCount(),
-            engine_command=lambda socket: [sys.executable, "-c", once, str(socket)],
-        ) as gateway,
-        listening(gateway) as url,
-        aiohttp.ClientSession() as session,
-    ):
-        stack = Stack(url, FakeEngine(), gateway, session)
-
-        async def ask(prompt: str) -> int:
-            async with session.post(f"{url}/v1/completions", json={"prompt": prompt}) as response:
-                return response.status
-
-        runs = asyncio.create_task(ask(f"crash when {trigger} exists"))
+    async with before_child(lambda socket: [sys.executable, "-c", once, str(socket)]) as stack:
+        runs = asyncio.create_task(ask(stack, f"crash when {trigger} exists"))
         await stack.settled(requests_running=1)
-        waits = asyncio.create_task(ask("hello"))
+        waits = asyncio.create_task(ask(stack, "hello"))
         await stack.settled(requests_waiting=1)
         trigger.touch()
         assert await runs == 502
         assert await waits == 503
-        assert await ask("afterwards") == 503
+        assert await ask(stack, "afterwards") == 503
 
 
 def test_an_engine_that_loads_its_model_slowly_is_waited_for_and_one_that_fails_is_not_for_ever() -> None:

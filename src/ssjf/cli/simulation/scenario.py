@@ -221,9 +221,12 @@ def _step_host(
 
 def _check_fits(items: "Sequence[WorkItem]", num_kv_blocks: int) -> None:
     """Every item alone has room in the cache: here its row is known, and nothing has been served or written yet."""
+    from ssjf.core.places.capacity import KVBlocks
+
+    cache = KVBlocks(num_kv_blocks, _BLOCK_SIZE)
     for item in items:
         prompt, answer = max(item.input_tokens, 1), max(item.output_tokens or 0, 1)
-        needed = math.ceil((prompt + answer - 1) / _BLOCK_SIZE)  # the last token is never stored
+        needed = cache.blocks(prompt + answer - 1)  # the last token is never stored
         if needed > num_kv_blocks:
             raise ConfigError(
                 f"row {item.index} has {prompt} prompt and {answer} output tokens: they need {needed} KV blocks of "

@@ -174,17 +174,16 @@ class Pool:
         """
         if not model or (len(self.members) == 1 and not self.members[0].fixed_models):
             return tuple(member.server for member in self.members)
-        listing = [member for member in self.members if member.listing is not None]
-        for max_age_s in (inf, _MODELS_AGAIN_S):  # `_watch` keeps the lists fresh: nobody waits for that
-            asked = [self._list(member, max_age_s) for member in listing]
-            possible = tuple(member.server for member in self.members if member.serves(model) is None)
-            if asked:  # who would be served anyway does not wait long for what may be new
-                await asyncio.wait(asked, timeout=_BRIEFLY_S if possible else None)
-            found = tuple(member.server for member in self.members if member.serves(model))
-            if found:
-                return found
-        if possible:
-            return possible
+        if found := self._listing(model):  # `_watch` keeps the lists fresh: nobody waits for that
+            return found
+        possible = tuple(member.server for member in self.members if member.serves(model) is None)
+        with contextlib.suppress(TimeoutError):
+            # who would be served anyway does not wait long for what may be new
+            async with asyncio.timeout(_BRIEFLY_S if possible else None):
+                again = [self._list(member, _MODELS_AGAIN_S) for member in self.members if member.listing is not None]
+                await asyncio.gather(*again)
+        if servers := self._listing(model) or possible:
+            return servers
         known = sorted(
             {str(entry["id"]) for m in self.members for entry in m.listing or ()}.union(
                 *(m.fixed_models for m in self.members)
@@ -197,15 +196,16 @@ class Pool:
             code="model_not_found",
         )
 
-    def _list(self, member: Member, max_age_s: float) -> asyncio.Future[None]:
-        """Ask the engine for its models, unless that was done lately; the future is for those who wait for it."""
+    def _listing(self, model: str) -> tuple[Server, ...]:
+        """The servers of engines that are known to have the model."""
+        return tuple(member.server for member in self.members if member.serves(model))
+
+    async def _list(self, member: Member, max_age_s: float) -> None:
         if clock.now() - member.listed_at <= max_age_s or not member.server.open:
-            done = asyncio.get_running_loop().create_future()
-            done.set_result(None)
-            return done
+            return
         if member.asking is None or member.asking.done():  # all who ask meanwhile await the same answer
             member.asking = asyncio.create_task(self._ask(member))
-        return asyncio.shield(member.asking)
+        await asyncio.shield(member.asking)
 
     async def _ask(self, member: Member) -> None:
         with contextlib.suppress(BackendError):
